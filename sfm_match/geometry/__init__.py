@@ -1,0 +1,1 @@
+"""Functions of arrays: epipolar and pose errors, alignment, two-view estimation."""

@@ -1,0 +1,1 @@
+"""Files: images, stores, pair lists, databases, models, results."""

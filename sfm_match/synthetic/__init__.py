@@ -1,0 +1,1 @@
+"""Rendered scenes with exact images, depth, poses and correspondences."""
