@@ -270,17 +270,17 @@ class Extractor(Protocol):
 
 
 Encoded = TypeVar("Encoded")
-Result_co = TypeVar("Result_co", Matches, Correspondences, covariant=True)
+Result = TypeVar("Result", Matches, Correspondences)
 
 
-class Matcher(Protocol[Encoded, Result_co]):
+class Matcher(Protocol[Encoded, Result]):
     """Matches pairs in two phases: what depends on one image alone is computed once per image."""
 
     def encode(self, view: View) -> Encoded:
         """Return what `match` needs of one image."""
         ...
 
-    def match(self, pairs: Sequence[tuple[Encoded, Encoded]]) -> list[Result_co]:
+    def match(self, pairs: Sequence[tuple[Encoded, Encoded]]) -> list[Result]:
         """Match every pair of encoded images."""
         ...
 
