@@ -1,0 +1,166 @@
+"""Image files: which there are, their pixels, their masks.
+
+Every function is safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+import cv2
+import numpy as np
+
+from sfm_match.io.decode import decode, to_uint8
+from sfm_match.io.exif import ImageError, ImageHeader, read_header
+from sfm_match.types import ArrayBool, Image
+
+__all__ = [
+    "SUFFIXES",
+    "ImageError",
+    "ImageHeader",
+    "LoadedImage",
+    "digest",
+    "find_mask",
+    "list_images",
+    "read_header",
+    "read_image",
+    "read_mask",
+]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+"""The suffixes of image files, in any letter case."""
+
+# cv2.flip's code after the transposition of orientations 5 to 8.
+_FLIP = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LoadedImage:
+    """A decoded image.
+
+    Attributes:
+        pixels: the picture turned upright, uint8 (H, W, 3) RGB or (H, W) grey.
+        header: the size of the raster in the file, not turned, and its EXIF orientation; with it
+            `geometry.raster.to_file_raster` maps features back into the file's raster.
+    """
+
+    pixels: Image
+    header: ImageHeader
+
+
+def list_images(root: Path) -> list[str]:
+    """Return the names of all images below a folder, sorted, relative to it, with `/` between.
+
+    Files and folders whose names begin with a dot are left out. Symbolic links are followed, and
+    no folder is listed twice.
+
+    Raises:
+        ImageError: no such folder, a folder that cannot be listed, no image in it, or a name
+            that is not valid Unicode.
+    """
+    if not root.is_dir():
+        raise ImageError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
+
+    def fail(error: OSError) -> NoReturn:
+        raise ImageError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    def is_new(folder: Path) -> bool:
+        status = folder.stat()
+        key = (status.st_dev, status.st_ino)
+        known = key in visited
+        visited.add(key)
+        return not known
+
+    visited: set[tuple[int, int]] = set()
+    is_new(root)
+    names: list[str] = []
+    for folder, subfolders, files in os.walk(root, onerror=fail, followlinks=True):
+        here = Path(folder)
+        subfolders[:] = [s for s in sorted(subfolders) if s[0] != "." and is_new(here / s)]
+        names.extend(
+            (here / file).relative_to(root).as_posix()
+            for file in files
+            if file[0] != "." and Path(file).suffix.lower() in SUFFIXES
+        )
+    if not names:
+        raise ImageError(f"{root}: holds no image (looked for {', '.join(SUFFIXES)})")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ImageError(f"{root}: rename {name!r}, it is not valid Unicode") from error
+    return sorted(names)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_image(path: Path, grey: bool = False) -> LoadedImage:
+    """Decode an image file and turn it upright; of several pages or frames, the first.
+
+    - 16-bit values are divided by 2**b - 1 and multiplied by 255, where b is the number of bits of
+      the largest value in the image, at least 8. Files do not say that they hold 10, 12 or 14-bit
+      data; so those fill the 8 bits too, full-range data is divided by 257, and the gain depends
+      on the contents by powers of two only. Data that fill a small part of their range, as
+      thermal images do, should be stretched before.
+    - Floating point must lie in [0, 1].
+    - Transparent pixels are blended over black: what hides under them is arbitrary.
+    - With `grey`, colour is weighted by Rec. 601. JPEG gives its luma directly, which is faster
+      and the same up to rounding, but for colours outside of RGB's range.
+
+    Raises:
+        ImageError: the file is missing, empty, not an image, damaged, truncated, above
+            `MAX_PIXELS`, or holds pixels of an unsupported kind.
+    """
+    pixels, header = decode(path, grey)
+    image = to_uint8(pixels, path)
+    if grey and image.ndim == 3:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    elif not grey and image.ndim == 2:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    # The same turn as geometry.raster.upright, which this layer does not see.
+    if header.orientation >= 5:
+        image = np.asarray(cv2.transpose(image), np.uint8)
+    if header.orientation in _FLIP:
+        image = np.asarray(cv2.flip(image, _FLIP[header.orientation]), np.uint8)
+    return LoadedImage(pixels=np.require(image, requirements=["C", "W"]), header=header)
+
+
+def read_mask(path: Path) -> ArrayBool:
+    """Read a mask: bool (H, W) in the file's raster, False where the pixel is black (all zeros).
+
+    As COLMAP does, the EXIF orientation is ignored: a mask has the raster of its image. Save masks
+    without loss; JPEG leaves pixels beside an edge that are nearly but not quite black.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    pixels, _ = decode(path, grey=False)
+    kept: ArrayBool = pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
+    return kept
+
+
+def find_mask(masks: Path, name: str) -> Path | None:
+    """Return the file of an image's mask, or None where the image has none.
+
+    Args:
+        masks: one file, the mask of all images; or a folder that has, for the image `a/b.jpg`,
+            COLMAP's `a/b.jpg.png` or else `a/b.png`.
+        name: the image's name.
+
+    Raises:
+        ImageError: `masks` does not exist.
+    """
+    if masks.is_file():
+        return masks
+    if not masks.is_dir():
+        raise ImageError(f"{masks}: no such mask file or folder of masks")
+    candidates = (masks / f"{name}.png", masks / PurePosixPath(name).with_suffix(".png"))
+    return next((path for path in candidates if path.is_file()), None)

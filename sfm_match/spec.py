@@ -1,0 +1,201 @@
+"""Plugin lookup by name, and `Spec`: which component, with which settings, fed by what.
+
+A plugin is a module with
+
+- ``VERSION: int``, raised whenever its output changes;
+- ``Config``, a frozen pydantic dataclass that forbids unknown fields;
+- ``NEEDS: frozenset[str]``, of ``"image"`` and ``"features"`` (matchers and refiners);
+- ``CONCURRENT: bool``, whether one component may be called from several threads at once and keeps
+  to one core itself, so that the stage runs as many calls as there are cores;
+- ``LICENCE: str`` of the method as it is shipped here;
+- ``build(config, device, inputs) -> component``.
+
+Built-in plugins are the modules of the package of their kind; other distributions register theirs
+under the entry-point group ``sfm_match.<kind>``. Nothing lists them a second time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from sfm_match import weights
+
+KINDS = ("extractors", "matchers", "refiners")
+
+_Config = TypeVar("_Config")
+
+
+class ConfigError(ValueError):
+    """A setting that does not exist or does not fit; the message names it and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that offers the known names closest to a wrong one."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    have = f"have {', '.join(names)}" if names else "there is none"
+    return f"did you mean {' or '.join(map(repr, close))}? {have}" if close else have
+
+
+def parse_config(config_type: type[_Config], options: Mapping[str, Any], where: str) -> _Config:
+    """Build a settings dataclass from options; `where` is the table's name in messages.
+
+    Raises:
+        ConfigError: an option is unknown (the nearest names are offered) or has a wrong value.
+    """
+    known = {field.name for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{where}.{key}: no such option; {nearest(key, known)}")
+    try:
+        return TypeAdapter(config_type).validate_python(dict(options))
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join([where, *map(str, e['loc'])])}: {e['msg']}, got {e['input']!r}"
+            for e in error.errors()
+        ]
+        raise ConfigError("; ".join(problems)) from None
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """Return a settings dataclass as a dict of JSON values."""
+    dumped: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return dumped
+
+
+def _entry_point_modules(kind: str) -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=f"sfm_match.{kind}")}
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Return the names of all plugins of a kind, built-in and registered."""
+    try:
+        package = importlib.import_module(f"sfm_match.{kind}")
+    except ModuleNotFoundError:
+        return sorted(_entry_point_modules(kind))
+    built_in = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(built_in | set(_entry_point_modules(kind)))
+
+
+def load_plugin(kind: str, name: str) -> ModuleType:
+    """Return the module of a plugin.
+
+    Raises:
+        LookupError: there is none of that name; the message lists those there are.
+    """
+    if name not in plugin_names(kind):
+        raise LookupError(f"no {kind} plugin named {name!r}; {nearest(name, plugin_names(kind))}")
+    registered = _entry_point_modules(kind)
+    if name in registered:
+        module: ModuleType = registered[name].load()
+        return module
+    return importlib.import_module(f"sfm_match.{kind}.{name}")
+
+
+def fingerprint(payload: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the payload's sorted JSON."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which component, with which settings, fed by what. Picklable.
+
+    Attributes:
+        kind: one of `KINDS`, or ``"stages"`` for the settings of a stage.
+        name: the plugin's name, which is its module's.
+        version: the plugin's version.
+        config: every setting, defaults included, as JSON values.
+        inputs: the specs of what feeds the component.
+        weights: SHA-256 of the weights that the config names, or None.
+    """
+
+    kind: str
+    name: str
+    version: int
+    config: Mapping[str, Any]
+    inputs: tuple[Spec, ...] = ()
+    weights: str | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        kind: str,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        inputs: tuple[Spec, ...] = (),
+        where: str | None = None,
+    ) -> Spec:
+        """Check the options of a plugin and fill in its defaults.
+
+        Args:
+            kind: one of `KINDS`.
+            name: the plugin's name.
+            options: settings that differ from the defaults.
+            inputs: the specs of what feeds it.
+            where: what error messages call the table of options (the plugin's name unless given).
+
+        Raises:
+            LookupError: no such plugin, or no such weights.
+            ConfigError: an option is unknown or wrong.
+        """
+        module = load_plugin(kind, name)
+        config = parse_config(module.Config, options or {}, where or name)
+        named = getattr(config, "weights", None)
+        return cls(
+            kind=kind,
+            name=name,
+            version=module.VERSION,
+            config=config_dict(config),
+            inputs=inputs,
+            weights=None if named is None else weights.digest(named),
+        )
+
+    @classmethod
+    def of_stage(cls, name: str, version: int, config: Any, inputs: tuple[Spec, ...]) -> Spec:
+        """Return the spec of a stage's settings (a pydantic dataclass)."""
+        return cls("stages", name, version, config_dict(config), inputs)
+
+    def build(self, device: str = "cpu") -> Any:
+        """Build the component on a torch device."""
+        module = load_plugin(self.kind, self.name)
+        config = parse_config(module.Config, self.config, self.name)
+        return module.build(config, device, self.inputs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Everything that decides the component's output, as JSON values.
+
+        Weights count by their digest, so that moving their file changes nothing.
+        """
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "version": self.version,
+            "config": {k: v for k, v in self.config.items() if k != "weights"},
+            "weights": self.weights,
+            "inputs": [spec.payload for spec in self.inputs],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the payload: equal exactly when the output is."""
+        return fingerprint(self.payload)
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the store that holds this component's output."""
+        return f"{self.name}-{self.fingerprint}"

@@ -1,0 +1,277 @@
+"""A ray caster for textured planes: image and exact depth, for every camera model of COLMAP.
+
+The ray d of a pixel meets the plane of a surface after t d, and 1/t, u/t and v/t are linear in d.
+So what a camera sees of a surface takes three dot products per ray and no division; tiles whose
+rays cannot meet a surface are left out by bounds of the same linear forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from sfm_match.synthetic.lighting import LitScene, linear_to_srgb
+from sfm_match.synthetic.scene import Lamp, Scene, surface_frames
+from sfm_match.types import ArrayF32, ArrayF64, Image
+
+_TILE = 64
+_SHININESS = 80.0
+_Floats = npt.NDArray[np.floating[Any]]
+_Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rendering:
+    """What a camera sees.
+
+    Attributes:
+        image: uint8 (H, W, 3), sRGB.
+        depth: float32 (H, W), z in the camera's frame at the pixels' centres; 0 where there is
+            nothing, or nothing in front of the camera.
+    """
+
+    image: Image
+    depth: ArrayF32
+
+
+def render(
+    scene: LitScene,
+    camera: pycolmap.Camera,
+    cam_from_world: pycolmap.Rigid3d,
+    *,
+    samples: int = 4,
+    exposure: float = 1.0,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Rendering:
+    """Render the image and the depth that a camera sees.
+
+    Args:
+        scene: the lit scene, from `illuminate`.
+        camera: any COLMAP camera; pixels with corner origin.
+        cam_from_world: its pose.
+        samples: rays per pixel; textures are filtered to the rays' distance.
+        exposure: factor on the light.
+        noise: standard deviation of the sensor's noise at white, in linear light (0.005 is a good
+            camera, 0.02 a poor one); it falls with the square root of the light.
+        seed: of the noise.
+
+    Returns:
+        The rendering; the same arguments give the same arrays.
+    """
+    planes = _Planes.seen_from(scene.scene, cam_from_world)
+    lamps = scene.scene.lamps
+    light = np.zeros((camera.height, camera.width, 3), dtype=np.float32)
+    depth = np.zeros((camera.height, camera.width), dtype=np.float32)
+    offsets = _sample_offsets(samples)
+    for rows, columns, centres in _tiles(camera):
+        depth[rows, columns] = _depth(planes, camera, centres)
+        rays = _rays(camera, (centres[None] + offsets[:, None, None]).reshape(-1, 2))
+        surface, u, v, nearness = planes.first_hit(rays.astype(np.float32))
+        hit = np.flatnonzero(surface >= 0)
+        seen = _Hits(surface[hit], u[hit], v[hit], nearness[hit])
+        # The footprint of a ray is an ellipse; its long axis grows with the square of the range.
+        spacing = _angular_size(camera, centres) / np.sqrt(samples)
+        footprint = spacing / (planes.height[seen.surface] * seen.nearness**2)
+        radiance = np.zeros((len(rays), 3), dtype=np.float32)
+        radiance[hit] = _look_up(scene, seen, planes.texel_density[seen.surface] * footprint)
+        for lamp in lamps:
+            _add_highlight(radiance, hit, rays[hit], seen, planes, lamp, cam_from_world)
+        light[rows, columns] = radiance.reshape(samples, *centres.shape[:2], 3).mean(axis=0)
+    light *= exposure
+    if noise > 0:
+        grain = np.random.default_rng(seed).standard_normal(light.shape, dtype=np.float32)
+        light += noise * np.sqrt(light + 0.01) * grain
+    return Rendering(image=linear_to_srgb(light), depth=depth)
+
+
+def render_depth(
+    scene: Scene, camera: pycolmap.Camera, cam_from_world: pycolmap.Rigid3d
+) -> ArrayF32:
+    """Return the depth alone, float32 (H, W), as in `Rendering`; it needs no light."""
+    planes = _Planes.seen_from(scene, cam_from_world)
+    depth = np.zeros((camera.height, camera.width), dtype=np.float32)
+    for rows, columns, centres in _tiles(camera):
+        depth[rows, columns] = _depth(planes, camera, centres)
+    return depth
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Hits:
+    """What rays meet: the surface's row, the place on it (0 to 1), 1 / distance."""
+
+    surface: _Ints
+    u: _Floats
+    v: _Floats
+    nearness: _Floats
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Planes:
+    """The surfaces as linear forms of a unit ray d in the camera's frame; one row per surface.
+
+    Attributes:
+        forms: (S, 3, 3); forms[s] @ d = (1, u, v) / t, where t is the distance.
+        height: (S,), of the camera above the surface's plane; not positive: seen from behind.
+        normal: (S, 3), in the camera's frame.
+        texel_density: (S,), texels per metre, the greater of across and down.
+        specular: (S,).
+    """
+
+    forms: ArrayF64
+    height: ArrayF64
+    normal: ArrayF64
+    texel_density: ArrayF64
+    specular: ArrayF64
+
+    @classmethod
+    def seen_from(cls, scene: Scene, cam_from_world: pycolmap.Rigid3d) -> _Planes:
+        rotation = cam_from_world.rotation.matrix()
+        centre = cam_from_world.inverse().translation
+        frames = surface_frames(scene.surfaces)
+        offset = centre - frames["corner"]
+        height = np.sum(offset * frames["normal"], axis=1)
+        normal = frames["normal"] @ rotation.T
+        inverse = -normal / np.where(height > 0, height, np.inf)[:, None]
+
+        def form(axis: ArrayF64) -> ArrayF64:
+            return axis @ rotation.T + np.sum(offset * axis, axis=1)[:, None] * inverse
+
+        return cls(
+            forms=np.stack([inverse, form(frames["u_axis"]), form(frames["v_axis"])], axis=1),
+            height=height,
+            normal=normal,
+            texel_density=np.array(
+                [
+                    max(
+                        s.texture.shape[1] / np.linalg.norm(s.right),
+                        s.texture.shape[0] / np.linalg.norm(s.down),
+                    )
+                    for s in scene.surfaces
+                ]
+            ),
+            specular=np.array([s.specular for s in scene.surfaces]),
+        )
+
+    def first_hit(self, rays: _Floats) -> tuple[_Ints, _Floats, _Floats, _Floats]:
+        """Return, for rays (N, 3), the surface first met (-1: none), u, v and 1 / distance."""
+        surface = np.full(len(rays), -1, dtype=np.int64)
+        best, best_u, best_v = np.zeros((3, len(rays)), dtype=rays.dtype)
+        columns = np.ascontiguousarray(rays.T)
+        for index in self._candidates(columns):
+            nearness, u, v = self.forms[index].astype(rays.dtype) @ columns
+            wins = (nearness > best) & (u >= 0) & (u <= nearness) & (v >= 0) & (v <= nearness)
+            surface[wins] = index
+            np.copyto(best, nearness, where=wins)
+            np.copyto(best_u, u, where=wins)
+            np.copyto(best_v, v, where=wins)
+        with np.errstate(invalid="ignore"):
+            return surface, best_u / best, best_v / best, best
+
+    def _candidates(self, columns: _Floats) -> list[int]:
+        """Return the surfaces that a ray within the bounding box of rays (3, N) might meet."""
+        low, high = np.fmin.reduce(columns, axis=1), np.fmax.reduce(columns, axis=1)
+        nearness, u, v = self.forms[:, 0], self.forms[:, 1], self.forms[:, 2]
+        positive = np.stack([nearness, u, v, nearness - u, nearness - v])
+        greatest = np.maximum(positive * low, positive * high).sum(axis=2)
+        possible = (greatest >= -1e-6).all(axis=0) & (greatest[0] > 0) & (self.height > 0)
+        return [int(index) for index in np.flatnonzero(possible)]
+
+
+def _tiles(camera: pycolmap.Camera) -> Iterator[tuple[slice, slice, ArrayF64]]:
+    """Yield the rows, the columns and the pixel centres (h, w, 2) of every tile."""
+    for top in range(0, camera.height, _TILE):
+        rows = slice(top, min(top + _TILE, camera.height))
+        for left in range(0, camera.width, _TILE):
+            columns = slice(left, min(left + _TILE, camera.width))
+            y, x = np.mgrid[rows, columns] + 0.5
+            yield rows, columns, np.stack([x, y], axis=-1)
+
+
+def _rays(camera: pycolmap.Camera, points: ArrayF64) -> ArrayF64:
+    """Return the unit rays of pixels (N, 2) in the camera's frame, NaN where there is none."""
+    return camera.cam_ray_from_img(np.ascontiguousarray(points))
+
+
+def _depth(planes: _Planes, camera: pycolmap.Camera, centres: ArrayF64) -> ArrayF32:
+    rays = _rays(camera, centres.reshape(-1, 2))
+    surface, _, _, nearness = planes.first_hit(rays)
+    in_front = (surface >= 0) & (rays[:, 2] > 0)
+    depth = np.zeros(len(rays), dtype=np.float32)
+    depth[in_front] = rays[in_front, 2] / nearness[in_front]
+    return depth.reshape(centres.shape[:2])
+
+
+def _angular_size(camera: pycolmap.Camera, centres: ArrayF64) -> float:
+    """Return the angle between the rays of neighbouring pixels in a tile, in radians."""
+    middle = centres[centres.shape[0] // 2, centres.shape[1] // 2]
+    rays = _rays(camera, middle + np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]]))
+    angles = np.linalg.norm(rays[1::2] - rays[::2], axis=1)
+    return float(np.nan_to_num(angles).max())
+
+
+def _sample_offsets(num: int) -> ArrayF64:
+    """Return places of the rays in a pixel, (num, 2) around 0: each row and column once."""
+    order = np.argsort(np.argsort((np.arange(num) * (np.sqrt(5.0) - 1.0) / 2.0) % 1.0))
+    return (np.stack([np.arange(num), order], axis=1) + 0.5) / num - 0.5
+
+
+def _look_up(scene: LitScene, seen: _Hits, texels_per_sample: _Floats) -> ArrayF32:
+    """Return the radiance (N, 3), interpolated in place and between two pyramid levels."""
+    last = scene.num_levels[seen.surface] - 1
+    level = np.clip(np.log2(np.maximum(texels_per_sample, 1e-9)), 0, last)
+    lower = level.astype(np.int64)
+    share = (level - lower).astype(np.float32)[:, None]
+    colour = _bilinear(scene, seen, lower) * (1 - share)
+    blend = np.flatnonzero(share[:, 0] > 0)
+    above = _Hits(*(a[blend] for a in (seen.surface, seen.u, seen.v, seen.nearness)))
+    colour[blend] += _bilinear(scene, above, np.minimum(lower + 1, last)[blend]) * share[blend]
+    return colour
+
+
+def _bilinear(scene: LitScene, seen: _Hits, level: _Ints) -> ArrayF32:
+    width = scene.widths[seen.surface, level]
+    base_width, base_height = scene.widths[seen.surface, 0], scene.heights[seen.surface, 0]
+    shrink = np.exp2(-level).astype(np.float32)
+    x = np.clip(seen.u * base_width * shrink - 0.5, 0, width - 1)
+    height = scene.heights[seen.surface, level]
+    y = np.clip(seen.v * base_height * shrink - 0.5, 0, height - 1)
+    x0, y0 = x.astype(np.int64), y.astype(np.int64)
+    fx, fy = (x - x0).astype(np.float32)[:, None], (y - y0).astype(np.float32)[:, None]
+    first = scene.starts[seen.surface, level] + y0 * width + x0
+    right = (x0 + 1 < width).astype(np.int64)
+    down = np.where(y0 + 1 < height, width, 0)
+    take = scene.texels.take
+    top = take(first, axis=0) * (1 - fx) + take(first + right, axis=0) * fx
+    low = take(first + down, axis=0) * (1 - fx) + take(first + down + right, axis=0) * fx
+    return np.asarray(top * (1 - fy) + low * fy, dtype=np.float32)
+
+
+def _add_highlight(
+    radiance: ArrayF32,
+    hit: _Ints,
+    rays: ArrayF64,
+    seen: _Hits,
+    planes: _Planes,
+    lamp: Lamp,
+    cam_from_world: pycolmap.Rigid3d,
+) -> None:
+    """Add a lamp's reflection on glossy surfaces (J. Blinn, SIGGRAPH 1977), without shadows."""
+    glossy = np.flatnonzero(planes.specular[seen.surface] > 0)
+    if not len(glossy):
+        return
+    surface = seen.surface[glossy]
+    to_lamp = (
+        cam_from_world * lamp.position[None] - rays[glossy] / seen.nearness[glossy, None]
+    )
+    distance = np.linalg.norm(to_lamp, axis=1, keepdims=True)
+    half = to_lamp / distance - rays[glossy]
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    cosine = np.maximum(np.sum(half * planes.normal[surface], axis=1), 0.0)
+    strength = planes.specular[surface] * cosine**_SHININESS / distance[:, 0] ** 2
+    radiance[hit[glossy]] += (strength[:, None] * lamp.power).astype(np.float32)

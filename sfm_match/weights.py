@@ -1,0 +1,371 @@
+"""Checkpoints: name -> URL, SHA-256, size and licence -> a verified file on this machine.
+
+A file that is looked up by name is used only when its SHA-256 is the registered one; a file that
+the user names by its path is taken as it is. Nothing is unpickled here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+from filelock import FileLock
+from tqdm import tqdm
+
+ENV_FOLDER = "SFM_MATCH_WEIGHTS"
+"""The environment variable that names a folder of checkpoints."""
+
+NUM_ATTEMPTS = 3
+RETRY_SECONDS = 0.5  # doubled after every failed attempt
+TIMEOUT_SECONDS = 30.0  # without a byte from the server
+CHUNK_BYTES = 1 << 16
+
+_RETRIED_STATUS = frozenset({408, 416, 429})  # and 5xx; other HTTP errors are final
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class WeightsError(RuntimeError):
+    """A checkpoint that cannot be had or must not be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One published file of weights.
+
+    Attributes:
+        name: what options call it.
+        url: where its authors publish it.
+        sha256: 64 hexadecimal digits, lower case.
+        size: in bytes.
+        licence: SPDX identifier, or the licence's name.
+        commercial: whether the licence allows commercial use.
+        paper: authors, title, venue and year.
+        filename: its name in the folders that are searched.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int
+    licence: str
+    commercial: bool
+    paper: str
+    filename: str
+
+
+def _r2d2(name: str, filename: str, size: int, sha256: str) -> Checkpoint:
+    return Checkpoint(
+        name=name,
+        url=f"https://github.com/naver/r2d2/raw/master/models/{filename}",
+        sha256=sha256,
+        size=size,
+        licence="CC-BY-NC-SA-3.0",
+        commercial=False,
+        paper="Revaud, Weinzaepfel, De Souza, Humenberger: "
+        "R2D2: Reliable and Repeatable Detector and Descriptor, NeurIPS 2019",
+        filename=filename,
+    )
+
+
+_PUBLISHED = (
+    _r2d2(
+        "r2d2-wasf-n16",
+        "r2d2_WASF_N16.pt",
+        1_950_677,
+        "9ae90e02a9a133d100ca7aeaa32f4d4d7736a6dd222a530a25c8f7da5e508528",
+    ),
+    _r2d2(
+        "r2d2-wasf-n8-big",
+        "r2d2_WASF_N8_big.pt",
+        4_171_550,
+        "597dc13998e211e827c550bdc8f76dbb4aca32747846f96962c9168586cec418",
+    ),
+    _r2d2(
+        "r2d2-faster-wasf-n16",
+        "faster2d2_WASF_N16.pt",
+        3_251_102,
+        "217daa3a166bfe9bf2b68c05c1607a09dd4d552ae1bbeda885479d504eefc14b",
+    ),
+    Checkpoint(
+        name="aliked-n16",
+        url="https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth",
+        sha256="5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+        size=2_738_091,
+        licence="BSD-3-Clause",
+        commercial=True,
+        paper="Zhao, Wu, Chen, Chen, Xu, Li: ALIKED: A Lighter Keypoint and Descriptor "
+        "Extraction Network via Deformable Transformation, IEEE TIM 2023",
+        filename="aliked-n16.pth",
+    ),
+    Checkpoint(
+        name="coarse-16",
+        url="https://github.com/Kolkir/Coarse_LoFTR_TRT/raw/HEAD/weights/LoFTR_teacher.pt",
+        sha256="5446241c5713a91c868e0b1b2795c253b3d216b4011b6942fcc6a697fad3c554",
+        size=1_759_819,
+        licence="Apache-2.0",
+        commercial=True,
+        paper="Kolodiazhnyi: Local Feature Matching with Transformers for low-end devices, "
+        "arXiv:2202.00770, 2022",
+        filename="coarse_loftr_teacher.pt",
+    ),
+)
+
+CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType({c.name: c for c in _PUBLISHED})
+"""Every checkpoint that can be had by name."""
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads go to; it need not exist yet."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "")
+        fallback = Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        fallback = Path.home() / ".cache"
+    # The XDG specification has relative paths ignored.
+    return (Path(base) if Path(base).is_absolute() else fallback) / "sfm_match" / "weights"
+
+
+def search_folders(weights_dir: Path | None = None) -> list[Path]:
+    """Return the folders that are searched for a checkpoint, first to last."""
+    folders = [] if weights_dir is None else [weights_dir]
+    if os.environ.get(ENV_FOLDER):
+        folders.append(Path(os.environ[ENV_FOLDER]).expanduser())
+    packaged = resources.files("sfm_match") / "weights_data"
+    if isinstance(packaged, Path) and packaged.is_dir():
+        folders.append(packaged)
+    return [*folders, cache_folder()]
+
+
+def find(
+    name_or_path: str,
+    *,
+    weights_dir: Path | None = None,
+    permissive_only: bool = False,
+    download: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Return the file of a checkpoint, downloaded if it is nowhere on this machine.
+
+    A registered name is searched in `search_folders` and, when found in none of them, downloaded
+    into `cache_folder`. Its digest is verified wherever it comes from. Anything else is the path of
+    a file, which is taken as it is (a file that is called like a checkpoint: ``./name``).
+
+    Args:
+        name_or_path: a name of `CHECKPOINTS`, or the path of a file.
+        weights_dir: a folder to search before all others.
+        permissive_only: refuse the registered checkpoints whose licence forbids commercial use,
+            also where their file is given by its path.
+        download: whether to download what is not found.
+        progress: whether to show the progress of a download on stderr.
+
+    Raises:
+        LookupError: neither the name of a checkpoint nor a file; the message lists the names.
+        WeightsError: the file has a wrong digest, a licence that is not allowed, or is not to be
+            had; the message names it and says what to do.
+    """
+    checkpoint = CHECKPOINTS.get(name_or_path)
+    if checkpoint is None:
+        path = _user_file(name_or_path)
+        if permissive_only:
+            known = {c.sha256: c for c in CHECKPOINTS.values()}.get(_file_digest(path))
+            _check_licence(known)
+        return path
+    if permissive_only:
+        _check_licence(checkpoint)
+    folders = search_folders(weights_dir)
+    for folder in folders:
+        path = folder / checkpoint.filename
+        if path.is_file():
+            _verify(path, checkpoint)
+            return path
+    if not download:
+        raise WeightsError(_missing(checkpoint, "not found, and not to be downloaded", folders))
+    return _download_once(checkpoint, folders, progress)
+
+
+def digest(name_or_path: str) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of a checkpoint; a registered one needs no file.
+
+    Raises:
+        LookupError: neither the name of a checkpoint nor a file; the message lists the names.
+    """
+    checkpoint = CHECKPOINTS.get(name_or_path)
+    return _file_digest(_user_file(name_or_path)) if checkpoint is None else checkpoint.sha256
+
+
+def _user_file(name_or_path: str) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(name_or_path, CHECKPOINTS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise LookupError(
+        f"{name_or_path!r} is neither the name of a checkpoint nor a file; "
+        f"{hint}have {', '.join(sorted(CHECKPOINTS))}"
+    )
+
+
+def _check_licence(checkpoint: Checkpoint | None) -> None:
+    if checkpoint is None or checkpoint.commercial:
+        return
+    allowed = ", ".join(sorted(c.name for c in CHECKPOINTS.values() if c.commercial)) or "none"
+    raise WeightsError(
+        f"the checkpoint {checkpoint.name} is licensed {checkpoint.licence}, which forbids "
+        f"commercial use, and only permissive licences are allowed; permissive are: {allowed}"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256_of_state(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file once for as long as its size and time of modification stay what they are."""
+    return _sha256(path)
+
+
+def _file_digest(path: Path) -> str:
+    state = path.stat()
+    return _sha256_of_state(path.absolute(), state.st_size, state.st_mtime_ns)
+
+
+def _verify(path: Path, checkpoint: Checkpoint) -> None:
+    got = _file_digest(path)
+    if got != checkpoint.sha256:
+        raise WeightsError(
+            f"{path} is not the checkpoint {checkpoint.name}: expected SHA-256 {checkpoint.sha256} "
+            f"({checkpoint.size} bytes), got {got} ({path.stat().st_size} bytes). Delete the file "
+            f"to have it searched elsewhere and downloaded from {checkpoint.url}; to use it as it "
+            "is, give its path in place of the name"
+        )
+
+
+def _missing(checkpoint: Checkpoint, reason: str, folders: list[Path]) -> str:
+    places = "".join(f"\n  {folder / checkpoint.filename}" for folder in folders)
+    return (
+        f"the checkpoint {checkpoint.name} is missing: {reason}. Fetch {checkpoint.url} "
+        f"({checkpoint.size / 1e6:.1f} MB) where there is a network, and put it at one of{places}\n"
+        f"or in a folder that the environment variable {ENV_FOLDER} names"
+    )
+
+
+def _download_once(checkpoint: Checkpoint, folders: list[Path], progress: bool) -> Path:
+    """Download into the cache, one process at a time; who waited finds the file there."""
+    target = cache_folder() / checkpoint.filename
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if target.is_file():
+                _verify(target, checkpoint)
+            else:
+                _download(checkpoint, target, progress)
+    except (OSError, http.client.HTTPException) as error:
+        reason = f"the download failed: {type(error).__name__}: {error}"
+        raise WeightsError(_missing(checkpoint, reason, folders)) from error
+    return target
+
+
+def _download(checkpoint: Checkpoint, target: Path, progress: bool) -> None:
+    """Fetch, verify, rename. What a broken attempt got is kept in `.part` for the next one."""
+    part = target.with_name(f"{target.name}.part")
+    for attempt in range(NUM_ATTEMPTS):
+        last = attempt == NUM_ATTEMPTS - 1
+        try:
+            resumed = _fetch(checkpoint, part, progress)
+        except _NETWORK_ERRORS as error:
+            if last or not _is_transient(error):
+                raise
+            time.sleep(RETRY_SECONDS * 2**attempt)
+            continue
+        got = _sha256(part)
+        if got == checkpoint.sha256:
+            part.replace(target)
+            return
+        part.unlink()
+        if last or not resumed:  # else the old part may have been at fault: fetch all of it again
+            raise WeightsError(
+                f"{checkpoint.url} is not the checkpoint {checkpoint.name} any more: expected "
+                f"SHA-256 {checkpoint.sha256}, got {got}. Nothing was kept. A proxy may have "
+                "altered it or its authors replaced it: try again on another network, upgrade "
+                f"sfm-match, or put the right {checkpoint.filename} into {target.parent}"
+            )
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in _RETRIED_STATUS or error.code >= 500
+    return True
+
+
+def _fetch(checkpoint: Checkpoint, part: Path, progress: bool) -> bool:
+    """Bring `part` to its full size or more; return whether it holds bytes of an earlier attempt.
+
+    Raises:
+        ConnectionError: the server closed the connection early.
+        OSError, http.client.HTTPException: as urllib has them; `part` keeps what has arrived.
+    """
+    have = part.stat().st_size if part.exists() else 0
+    if have >= checkpoint.size:
+        return True
+    request = urllib.request.Request(checkpoint.url, headers={"User-Agent": "sfm-match"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+        raise
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            have = 0  # the server sends all of it
+        _append(response, part, have, checkpoint, progress)
+    return have > 0
+
+
+def _append(
+    response: http.client.HTTPResponse,
+    part: Path,
+    have: int,
+    checkpoint: Checkpoint,
+    progress: bool,
+) -> None:
+    """Write the response after the first `have` bytes of `part` and flush it to the disk."""
+    bar = tqdm(
+        desc=checkpoint.filename,
+        total=checkpoint.size,
+        initial=have,
+        unit="B",
+        unit_scale=True,
+        disable=not progress,
+    )
+    with bar, part.open("ab" if have else "wb") as file:
+        # One byte more than expected is enough to know that it is another file.
+        while have <= checkpoint.size and (chunk := response.read(CHUNK_BYTES)):
+            file.write(chunk)
+            bar.update(len(chunk))
+            have += len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if have < checkpoint.size:
+        raise ConnectionError(f"{checkpoint.url} ended after {have} of {checkpoint.size} bytes")
