@@ -149,19 +149,23 @@ class Spec:
             where: what error messages call the table of options (the plugin's name unless given).
 
         Raises:
-            LookupError: no such plugin, or no such weights.
-            ConfigError: an option is unknown or wrong.
+            ConfigError: there is no such plugin or weights, or an option is unknown or wrong.
         """
-        module = load_plugin(kind, name)
-        config = parse_config(module.Config, options or {}, where or name)
-        named = getattr(config, "weights", None)
+        where = where or name
+        try:
+            module = load_plugin(kind, name)
+            config = parse_config(module.Config, options or {}, where)
+            named = getattr(config, "weights", None)
+            digest = None if named is None else weights.digest(named)
+        except LookupError as error:
+            raise ConfigError(f"{where}: {error}") from None
         return cls(
             kind=kind,
             name=name,
             version=module.VERSION,
             config=config_dict(config),
             inputs=inputs,
-            weights=None if named is None else weights.digest(named),
+            weights=digest,
         )
 
     @classmethod

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pycolmap
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.geometry.raster import shrink, to_grey
 from sfm_match.spec import Spec
-from sfm_match.types import Extractor, Features, Image
+from sfm_match.types import ArrayF32, ArrayI32, Extractor, Features, Image
 
 VERSION = 1
 CONCURRENT = True
@@ -71,7 +72,7 @@ class _Sift:
         return _features(matrix, descriptors.data, size).resized(full_size)
 
 
-def _features(matrix: np.ndarray, descriptors: np.ndarray, size: np.ndarray) -> Features:  # type: ignore[type-arg]
+def _features(matrix: ArrayF32, descriptors: npt.NDArray[np.uint8], size: ArrayI32) -> Features:
     keypoints, scales, orientations = np.split(matrix.astype(np.float32), [2, 3], axis=1)
     # The score is the scale: larger features are found again more reliably, and COLMAP ranks so.
     return Features(
@@ -90,15 +91,15 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
     options = pycolmap.FeatureExtractionOptions(
         use_gpu=False,
         num_threads=1,
-        sift=dict(
-            max_num_features=config.max_keypoints,
-            normalization=norm.L1_ROOT if config.root else norm.L2,
-            first_octave=config.first_octave,
-            peak_threshold=config.peak_threshold,
-            edge_threshold=config.edge_threshold,
-            upright=config.upright,
-            estimate_affine_shape=config.affine,
-            domain_size_pooling=config.domain_size_pooling,
-        ),
+        sift={
+            "max_num_features": config.max_keypoints,
+            "normalization": norm.L1_ROOT if config.root else norm.L2,
+            "first_octave": config.first_octave,
+            "peak_threshold": config.peak_threshold,
+            "edge_threshold": config.edge_threshold,
+            "upright": config.upright,
+            "estimate_affine_shape": config.affine,
+            "domain_size_pooling": config.domain_size_pooling,
+        },
     )
     return _Sift(config, pycolmap.FeatureExtractor.create(options))

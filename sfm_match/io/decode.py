@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def decode(path: Path, grey: bool) -> tuple[Pixels, ImageHeader]:
     header = ImageHeader(width=width, height=height, orientation=orientation_of(image))
     if isinstance(image, TiffImageFile) and header.orientation != 1:
         # Neither decoder can be told to leave a TIFF as it is.
-        data = _without_orientation(data)
+        try:
+            data = _without_orientation(data)
+        except struct.error as error:
+            raise ImageError(f"{path}: the TIFF directory is damaged: {error}") from error
         image = open_image(io.BytesIO(data), path)
     if isinstance(image, TiffImageFile) and _tiff_bits(image) == 16 and _is_negative(image):
         raise ImageError(f"{path}: 16-bit TIFF with white as zero is not supported; invert it")
@@ -108,7 +112,7 @@ def _is_for_opencv(image: ImageFile, data: bytes) -> bool:
 
 
 def _tiff_bits(image: TiffImageFile) -> int:
-    return max(image.tag_v2.get(Base.BitsPerSample, (1,)))
+    return int(max(image.tag_v2.get(Base.BitsPerSample, (1,))))
 
 
 def _is_negative(image: TiffImageFile) -> bool:
@@ -150,7 +154,9 @@ def _decode_opencv(image: ImageFile, data: bytes, path: Path) -> Pixels:
 
 def _opencv(data: bytes, flags: int, path: Path) -> Pixels:
     buffer = np.frombuffer(data, np.uint8)
-    decoded: Pixels | None = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    decoded: Pixels | None = None
+    with suppress(cv2.error):  # the same as None: OpenCV reports some damage so, some so
+        decoded = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if decoded is None:
         raise ImageError(f"{path}: cannot be decoded: damaged, or of an unsupported kind")
     return decoded

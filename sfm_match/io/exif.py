@@ -66,6 +66,20 @@ class ImageHeader:
     orientation: int
 
 
+@dataclass(frozen=True, slots=True)
+class CameraTags:
+    """What EXIF says of the camera that took an image.
+
+    Attributes:
+        focal: focal length in pixels of the file's raster, or None.
+        body: maker, model, lens and focal length, equal for images of one camera and zoom, or
+            None where the file names no model.
+    """
+
+    focal: float | None
+    body: tuple[object, ...] | None
+
+
 def check_file(path: Path) -> None:
     """Raise ImageError unless the path is an existing file that is not empty."""
     if path.is_dir():
@@ -171,11 +185,12 @@ def read_header(path: Path) -> ImageHeader:
         return ImageHeader(width=width, height=height, orientation=orientation_of(image))
 
 
-def focal_prior(path: Path) -> float | None:
-    """Return the focal length in pixels of the file's raster that EXIF tells of, or None.
+def camera_tags(path: Path) -> CameraTags:
+    """Return what EXIF says of the camera.
 
-    The rules, their order and the results are those of `pycolmap.infer_camera_from_image`, which
-    decodes the image to apply them and looks at JPEG's EXIF only:
+    The rules for the focal length, their order and the results are those of
+    `pycolmap.infer_camera_from_image`, which decodes all pixels to apply them, and to JPEG and
+    TIFF only:
 
     1. the focal length in 35 mm film, relative to the diagonal of 43.27 mm;
     2. the focal length and the resolution of the focal plane;
@@ -189,6 +204,13 @@ def focal_prior(path: Path) -> float | None:
         image = open_image(file, path)
         size = raster_size(image)
         tags = exif_tags(image)
+    make, model = (str(tags.get(tag, "")).strip(" \0") for tag in (Base.Make, Base.Model))
+    lens = _positive(tags.get(Base.FocalLength)), _positive(tags.get(Base.FocalLengthIn35mmFilm))
+    body = (make, model, str(tags.get(Base.LensModel, "")), *lens) if model else None
+    return CameraTags(focal=_focal_length(tags, size), body=body)
+
+
+def _focal_length(tags: dict[int, Any], size: tuple[int, int]) -> float | None:
     film = _positive(tags.get(Base.FocalLengthIn35mmFilm))
     if film is not None:
         return film * math.hypot(*size) / _DIAGONAL_35MM

@@ -34,18 +34,15 @@ __all__ = [
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of image files, in any letter case."""
 
-# cv2.flip's code after the transposition of orientations 5 to 8.
-_FLIP = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LoadedImage:
     """A decoded image.
 
     Attributes:
-        pixels: the picture turned upright, uint8 (H, W, 3) RGB or (H, W) grey.
-        header: the size of the raster in the file, not turned, and its EXIF orientation; with it
-            `geometry.raster.to_file_raster` maps features back into the file's raster.
+        pixels: the raster of the file, not turned, uint8 (H, W, 3) RGB or (H, W) grey.
+        header: its size and EXIF orientation, with which `geometry.raster.upright` turns the
+            picture and `geometry.raster.to_file_raster` maps features back.
     """
 
     pixels: Image
@@ -103,7 +100,7 @@ def digest(path: Path) -> str:
 
 
 def read_image(path: Path, grey: bool = False) -> LoadedImage:
-    """Decode an image file and turn it upright; of several pages or frames, the first.
+    """Decode an image file as it lies there, not turned; of several pages or frames, the first.
 
     - 16-bit values are divided by 2**b - 1 and multiplied by 255, where b is the number of bits of
       the largest value in the image, at least 8. Files do not say that they hold 10, 12 or 14-bit
@@ -125,11 +122,6 @@ def read_image(path: Path, grey: bool = False) -> LoadedImage:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     elif not grey and image.ndim == 2:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
-    # The same turn as geometry.raster.upright, which this layer does not see.
-    if header.orientation >= 5:
-        image = np.asarray(cv2.transpose(image), np.uint8)
-    if header.orientation in _FLIP:
-        image = np.asarray(cv2.flip(image, _FLIP[header.orientation]), np.uint8)
     return LoadedImage(pixels=np.require(image, requirements=["C", "W"]), header=header)
 
 
@@ -143,8 +135,7 @@ def read_mask(path: Path) -> ArrayBool:
         ImageError: as `read_image`.
     """
     pixels, _ = decode(path, grey=False)
-    kept: ArrayBool = pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
-    return kept
+    return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0, np.bool_)
 
 
 def find_mask(masks: Path, name: str) -> Path | None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
-from typing_extensions import Annotated
 
 from sfm_match.spec import Spec
 from sfm_match.types import Matcher, Matches, View
@@ -53,22 +53,25 @@ class Descriptors:
     """Descriptors ready for matching.
 
     Attributes:
-        values: (N, D), unit float32, or int8 of byte-valued descriptors with 128 subtracted.
-        inverse_norms: float32 (N,), for int8 values only.
-        offsets: int32 (N,), what restores a product from the shifted values, for int8 only.
+        values: (N, D), unit float32, or int8: byte-valued descriptors with 128 subtracted.
+        offsets: int32 (N,), for int8: the product of two descriptors is that of the shifted
+            values plus both offsets, as a.b = (a-128).(b-128) + 128 sum(a) + 128 sum(b) - 128^2 D.
     """
 
     values: Tensor
-    inverse_norms: Tensor | None = None
     offsets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, rows: Tensor | slice) -> Descriptors:
-        if self.inverse_norms is None or self.offsets is None:
-            return Descriptors(self.values[rows])
-        return Descriptors(self.values[rows], self.inverse_norms[rows], self.offsets[rows])
+        offsets = None if self.offsets is None else self.offsets[rows]
+        return Descriptors(self.values[rows], offsets)
+
+    @property
+    def cosine_per_product(self) -> float:
+        """What a product of two descriptors has to be multiplied by to be their cosine."""
+        return 1.0 if self.offsets is None else _BYTES_PER_UNIT**-2
 
 
 @cache
@@ -83,38 +86,29 @@ def _int8_product_is_exact() -> bool:
 
 
 def encode_descriptors(descriptors: Tensor) -> Descriptors:
-    """Normalise descriptors (N, D); byte-valued ones on a CPU stay integers, which is faster.
+    """Normalise descriptors (N, D); byte-valued ones on a CPU are multiplied as integers.
 
-    SIFT's are multiples of 1/512: their products are exact in integers, and the cosine follows
-    from the norms.
+    SIFT's are bytes over 512, of norm 512 as near as bytes can be: their products are exact
+    integers, and several times as fast.
     """
     values = descriptors.float()
     if values.device.type == "cpu" and len(values) and _int8_product_is_exact():
         scaled = values * _BYTES_PER_UNIT
         if bool(((scaled == scaled.round()) & (scaled >= 0) & (scaled <= 255)).all()):
-            norms = scaled.norm(dim=1).clamp(min=1e-12)
-            shifted = (scaled - 128).to(torch.int8)
-            # a.b = (a-128).(b-128) + 128 (sum a + sum b) - 128^2 D, split between the two sides.
             offsets = 128 * scaled.sum(dim=1).int() - 64 * 128 * values.shape[1]
-            return Descriptors(shifted, 1 / norms, offsets)
+            return Descriptors((scaled - 128).to(torch.int8), offsets)
     return Descriptors(torch.nn.functional.normalize(values, dim=1))
 
 
-def _similarity(block: Descriptors, others: Descriptors, out: Tensor, products: Tensor | None) -> Tensor:
-    """Return the cosines (B, M) of a block with all others, in a buffer that is used again."""
-    cosines = out[: len(block)]
-    if products is None:
-        return torch.mm(block.values, others.values.T, out=cosines)
-    assert block.offsets is not None
-    assert others.offsets is not None
-    assert block.inverse_norms is not None
-    assert others.inverse_norms is not None
-    whole = products[: len(block)]
-    torch._int_mm(block.values, others.values.T, out=whole)
-    whole += others.offsets
-    whole += block.offsets[:, None]
-    torch.mul(whole, others.inverse_norms, out=cosines)
-    return cosines.mul_(block.inverse_norms[:, None])
+def _products(block: Descriptors, others: Descriptors, out: Tensor) -> Tensor:
+    """Return the products (B, M) of a block with all others, in a buffer that is used again."""
+    products = out[: len(block)]
+    if block.offsets is None or others.offsets is None:
+        return torch.mm(block.values, others.values.T, out=products)
+    torch._int_mm(block.values, others.values.T, out=products)
+    products += others.offsets
+    products += block.offsets[:, None]
+    return products
 
 
 def _argmax(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +120,7 @@ def _argmax(rows: Tensor) -> tuple[Tensor, Tensor]:
     if num_chunks < 2:
         best, column = rows.max(dim=1)
         return best, column
-    head = rows[:, : num_chunks * _CHUNK].unflatten(1, (num_chunks, _CHUNK))
+    head = rows[:, : num_chunks * _CHUNK].view(len(rows), num_chunks, _CHUNK)
     chunk = head.amax(dim=2).argmax(dim=1)
     best, within = head[torch.arange(len(rows), device=rows.device), chunk].max(dim=1)
     column = chunk * _CHUNK + within
@@ -141,7 +135,14 @@ def _argmax(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """The nearest neighbours of the rows (N,), and the highest cosine of every column (M,)."""
+    """The nearest neighbours of N descriptors among M others.
+
+    Attributes:
+        columns: (N,) which is the nearest.
+        best: (N,) its product.
+        second: (N,) the product of the second nearest; the lowest number where it was not sought.
+        best_of_columns: (M,) the highest product of each of the others.
+    """
 
     columns: Tensor
     best: Tensor
@@ -150,67 +151,66 @@ class _Neighbours:
 
 
 def _neighbours(
-    rows: Descriptors, others: Descriptors, config: Config, exclude: Tensor | None = None
+    rows: Descriptors,
+    others: Descriptors,
+    block_rows: int,
+    with_second: bool = False,
+    exclude: Tensor | None = None,
 ) -> _Neighbours:
-    """Scan all cosines once, block by block.
-
-    Args:
-        rows: N descriptors.
-        others: M descriptors.
-        config: the options.
-        exclude: (N,) the column that does not count as a neighbour of each row.
-    """
+    """Scan all products once, block by block; column `exclude[i]` does not count for row i."""
     num, device = len(rows), rows.values.device
-    size = min(config.block_rows, num)
-    out = torch.empty(size, len(others), device=device)
-    whole = torch.empty(out.shape, dtype=torch.int32) if rows.offsets is not None else None
+    dtype = torch.float32 if rows.offsets is None else torch.int32
+    lowest = -2 if rows.offsets is None else torch.iinfo(torch.int32).min
+    out = torch.empty(min(block_rows, num), len(others), dtype=dtype, device=device)
     columns = torch.empty(num, dtype=torch.long, device=device)
-    best = torch.empty(num, device=device)
-    second = torch.full((num,), -1.0, device=device)
-    best_of_columns = torch.full((len(others),), -2.0, device=device)
-    for start in range(0, num, size):
-        block = slice(start, min(start + size, num))
-        cosines = _similarity(rows[block], others, out, whole)
+    best = torch.empty(num, dtype=dtype, device=device)
+    second = torch.full((num,), lowest, dtype=dtype, device=device)
+    best_of_columns = torch.full((len(others),), lowest, dtype=dtype, device=device)
+    for start in range(0, num, block_rows):
+        block = slice(start, min(start + block_rows, num))
+        products = _products(rows[block], others, out)
         if exclude is not None:
-            cosines.scatter_(1, exclude[block, None], -2.0)
-        best[block], columns[block] = _argmax(cosines)
-        torch.maximum(best_of_columns, cosines.amax(dim=0), out=best_of_columns)
-        if config.ratio is not None and exclude is None:
-            cosines.scatter_(1, columns[block, None], -2.0)
-            second[block] = cosines.amax(dim=1)
+            products.scatter_(1, exclude[block, None], lowest)
+        best[block], columns[block] = _argmax(products)
+        torch.maximum(best_of_columns, products.amax(dim=0), out=best_of_columns)
+        if with_second:
+            products.scatter_(1, columns[block, None], lowest)
+            second[block] = products.amax(dim=1)
     return _Neighbours(columns, best, second, best_of_columns)
-
-
-def _distance(cosine: Tensor) -> Tensor:
-    return (2 - 2 * cosine).clamp(min=0).sqrt()
 
 
 def match_descriptors(a: Descriptors, b: Descriptors, config: Config) -> tuple[Tensor, Tensor]:
     """Return the matched rows (M, 2) int64 and their cosines (M,), sorted by the row of a."""
-    found = _neighbours(a, b, config)
+
+    def distance(products: Tensor) -> Tensor:
+        return (2 - 2 * a.cosine_per_product * products).clamp(0, 4).sqrt()
+
+    ratio = config.ratio
+    found = _neighbours(a, b, config.block_rows, with_second=ratio is not None)
     keep = torch.ones(len(a), dtype=torch.bool, device=a.values.device)
     if config.mutual:
         keep &= found.best == found.best_of_columns[found.columns]
     if config.max_distance is not None:
-        keep &= _distance(found.best) < config.max_distance
-    if config.ratio is not None:
-        keep &= _distance(found.best) < config.ratio * _distance(found.second)
+        keep &= distance(found.best) < config.max_distance
+    if ratio is not None:
+        keep &= distance(found.best) < ratio * distance(found.second)
     rows = keep.nonzero()[:, 0]
-    columns, cosines = found.columns[rows], found.best[rows]
-    if config.ratio is not None and config.mutual and len(rows):
-        second = _neighbours(b[columns], a, config, exclude=rows).best
-        keep = _distance(cosines) < config.ratio * _distance(second)
-        rows, columns, cosines = rows[keep], columns[keep], cosines[keep]
+    columns, best = found.columns[rows], found.best[rows]
+    if ratio is not None and config.mutual and len(rows):
+        # Only the few columns that are left need their second neighbour.
+        second = _neighbours(b[columns], a, config.block_rows, exclude=rows).best
+        keep = distance(best) < ratio * distance(second)
+        rows, columns, best = rows[keep], columns[keep], best[keep]
     if config.mutual:
-        rows, columns, cosines = _first_of_equals(rows, columns, cosines)
-    return torch.stack([rows, columns], dim=1), cosines
+        first = _first_of_equals(columns)
+        rows, columns, best = rows[first], columns[first], best[first]
+    return torch.stack([rows, columns], dim=1), best * a.cosine_per_product
 
 
-def _first_of_equals(rows: Tensor, columns: Tensor, cosines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep one row for each column: identical descriptors have the same cosine to a neighbour."""
+def _first_of_equals(columns: Tensor) -> Tensor:
+    """Return the first row of each column: identical descriptors are each other's equals."""
     _, first = np.unique(columns.cpu().numpy(), return_index=True)
-    keep = torch.from_numpy(np.sort(first)).to(rows.device)
-    return rows[keep], columns[keep], cosines[keep]
+    return torch.from_numpy(np.sort(first)).to(columns.device)
 
 
 @dataclass(frozen=True)

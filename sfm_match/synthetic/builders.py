@@ -41,7 +41,7 @@ def wall_axes(normal: Vector) -> tuple[ArrayF64, ArrayF64]:
     x, y, z = np.asarray(normal, dtype=np.float64)
     length = np.hypot(x, y)
     if not length > 0 or abs(z) > 1e-9 * length:
-        raise ValueError(f"a wall's normal must be horizontal and not zero, got {normal}")
+        raise ValueError(f"a wall's normal must be horizontal and not zero, got {normal!r}")
     return np.array([-y, x, 0.0]) / length, np.array([0.0, 0.0, -1.0])
 
 

@@ -61,9 +61,10 @@ def correspondences(
             )
     rows, columns = np.nonzero(depth0 > 0)
     pixels = np.stack([columns, rows], axis=1) + 0.5
-    rays = camera0.cam_ray_from_img(pixels)
+    # pycolmap's arrays of points stay arrays; its stubs merge them with single points and None.
+    rays = np.asarray(camera0.cam_ray_from_img(pixels), dtype=np.float64)
     in_cam1 = cam1_from_cam0 * (rays * (depth0[rows, columns] / rays[:, 2])[:, None])
-    projected = camera1.img_from_cam(in_cam1)
+    projected = np.asarray(camera1.img_from_cam(in_cam1), dtype=np.float64)
     seen = _within(projected, camera1)
     seen[seen] = _looks_back(camera1, projected[seen], in_cam1[seen])
     seen[seen] &= _agrees(depth1, projected[seen], in_cam1[seen, 2], tolerance)
@@ -91,7 +92,7 @@ def _looks_back(camera: pycolmap.Camera, pixels: ArrayF64, points: ArrayF64) -> 
     """
     if not len(pixels):
         return np.zeros(0, dtype=np.bool_)
-    rays = camera.cam_ray_from_img(np.ascontiguousarray(pixels))
+    rays = np.asarray(camera.cam_ray_from_img(np.ascontiguousarray(pixels)), dtype=np.float64)
     directions = points / np.linalg.norm(points, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         miss = np.linalg.norm(rays - directions, axis=1)

@@ -92,12 +92,14 @@ def illuminate(
             openness = _openness(caster, place, normal, ambient_samples, ambient_range)
             block = openness[:, None] * scene.ambient
             for lamp in scene.lamps:
-                block += _received(caster, place, normal, lamp, shadow_samples)[:, None] * lamp.power
+                block += (
+                    _received(caster, place, normal, lamp, shadow_samples)[:, None] * lamp.power
+                )
             light[cells] = block.reshape(light[cells].shape)
-        light_map = light.astype(np.float32) * surface.reflectance
         height, width = surface.texture.shape[:2]
-        light_map = cv2.resize(light_map, (width, height), interpolation=cv2.INTER_LINEAR)
-        pyramids.append(_pyramid(srgb_to_linear(surface.texture) * light_map))
+        light_map = cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
+        texture = srgb_to_linear(surface.texture) * surface.reflectance
+        pyramids.append(_pyramid((texture * light_map).astype(np.float32)))
     return _pack(scene, pyramids)
 
 
@@ -181,7 +183,7 @@ class _ShadowCaster:
         def along(axis: ArrayF32) -> tuple[ArrayF32, ArrayF32]:
             """Return the origins' (N, 1, S) and the directions' (N, K, S) part along an axis."""
             offset = origins @ axis.T - np.sum(self.corner * axis, axis=1)
-            return offset[:, None, :], (rays @ axis.T).reshape(shape)
+            return offset[:, None, :].astype(np.float32), (rays @ axis.T).reshape(shape)
 
         above, climb = along(self.normal)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -191,7 +193,7 @@ class _ShadowCaster:
             v0, dv = along(self.v_axis)
             v = v0 + t * dv
             hit = (t > 0) & (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
-        return np.where(hit, t, np.inf).min(axis=2).astype(np.float32)
+        return np.asarray(np.where(hit, t, np.inf).min(axis=2), dtype=np.float32)
 
 
 def _received(
@@ -224,9 +226,7 @@ def _openness(
     side /= np.linalg.norm(side)
     frame = np.stack([side, np.cross(normal, side), normal])
     directions = np.broadcast_to(_hemisphere(samples) @ frame, (len(points), samples, 3))
-    near = caster.between(
-        points, normal, points.min(axis=0) - reach, points.max(axis=0) + reach
-    )
+    near = caster.between(points, normal, points.min(axis=0) - reach, points.max(axis=0) + reach)
     free = np.minimum(near.nearest(points, directions) / reach, 1.0)
     return np.asarray(free.mean(axis=1), dtype=np.float64)
 
@@ -244,9 +244,7 @@ def _hemisphere(num: int) -> ArrayF64:
     squared = (np.arange(num) + 0.5) / num
     turn = 2.0 * np.pi * _GOLDEN * np.arange(num)
     radius = np.sqrt(squared)
-    return np.stack(
-        [radius * np.cos(turn), radius * np.sin(turn), np.sqrt(1.0 - squared)], axis=1
-    )
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn), np.sqrt(1.0 - squared)], axis=1)
 
 
 def _pyramid(texture: ArrayF32) -> list[ArrayF32]:

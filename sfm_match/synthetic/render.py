@@ -72,16 +72,16 @@ def render(
     for rows, columns, centres in _tiles(camera):
         depth[rows, columns] = _depth(planes, camera, centres)
         rays = _rays(camera, (centres[None] + offsets[:, None, None]).reshape(-1, 2))
-        surface, u, v, nearness = planes.first_hit(rays.astype(np.float32))
-        hit = np.flatnonzero(surface >= 0)
-        seen = _Hits(surface[hit], u[hit], v[hit], nearness[hit])
-        # The footprint of a ray is an ellipse; its long axis grows with the square of the range.
-        spacing = _angular_size(camera, centres) / np.sqrt(samples)
-        footprint = spacing / (planes.height[seen.surface] * seen.nearness**2)
+        met = planes.first_hit(rays.astype(np.float32))
+        hit = np.flatnonzero(met.surface >= 0)
+        seen = met.take(hit)
+        steps = _steps_between_rays(camera, centres) / np.sqrt(samples)
         radiance = np.zeros((len(rays), 3), dtype=np.float32)
-        radiance[hit] = _look_up(scene, seen, planes.texel_density[seen.surface] * footprint)
+        radiance[hit] = _look_up(scene, seen, _texels_between_rays(scene, planes, seen, steps))
         for lamp in lamps:
-            _add_highlight(radiance, hit, rays[hit], seen, planes, lamp, cam_from_world)
+            _add_highlight(
+                radiance, hit, rays[hit], seen, planes, lamp=lamp, cam_from_world=cam_from_world
+            )
         light[rows, columns] = radiance.reshape(samples, *centres.shape[:2], 3).mean(axis=0)
     light *= exposure
     if noise > 0:
@@ -110,6 +110,9 @@ class _Hits:
     v: _Floats
     nearness: _Floats
 
+    def take(self, rows: _Ints) -> _Hits:
+        return _Hits(self.surface[rows], self.u[rows], self.v[rows], self.nearness[rows])
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Planes:
@@ -119,14 +122,12 @@ class _Planes:
         forms: (S, 3, 3); forms[s] @ d = (1, u, v) / t, where t is the distance.
         height: (S,), of the camera above the surface's plane; not positive: seen from behind.
         normal: (S, 3), in the camera's frame.
-        texel_density: (S,), texels per metre, the greater of across and down.
         specular: (S,).
     """
 
     forms: ArrayF64
     height: ArrayF64
     normal: ArrayF64
-    texel_density: ArrayF64
     specular: ArrayF64
 
     @classmethod
@@ -140,26 +141,18 @@ class _Planes:
         inverse = -normal / np.where(height > 0, height, np.inf)[:, None]
 
         def form(axis: ArrayF64) -> ArrayF64:
-            return axis @ rotation.T + np.sum(offset * axis, axis=1)[:, None] * inverse
+            along = np.sum(offset * axis, axis=1)[:, None]
+            return np.asarray(axis @ rotation.T + along * inverse, dtype=np.float64)
 
         return cls(
             forms=np.stack([inverse, form(frames["u_axis"]), form(frames["v_axis"])], axis=1),
             height=height,
             normal=normal,
-            texel_density=np.array(
-                [
-                    max(
-                        s.texture.shape[1] / np.linalg.norm(s.right),
-                        s.texture.shape[0] / np.linalg.norm(s.down),
-                    )
-                    for s in scene.surfaces
-                ]
-            ),
             specular=np.array([s.specular for s in scene.surfaces]),
         )
 
-    def first_hit(self, rays: _Floats) -> tuple[_Ints, _Floats, _Floats, _Floats]:
-        """Return, for rays (N, 3), the surface first met (-1: none), u, v and 1 / distance."""
+    def first_hit(self, rays: _Floats) -> _Hits:
+        """Return what unit rays (N, 3) meet first; surface -1 where they meet none."""
         surface = np.full(len(rays), -1, dtype=np.int64)
         best, best_u, best_v = np.zeros((3, len(rays)), dtype=rays.dtype)
         columns = np.ascontiguousarray(rays.T)
@@ -171,7 +164,7 @@ class _Planes:
             np.copyto(best_u, u, where=wins)
             np.copyto(best_v, v, where=wins)
         with np.errstate(invalid="ignore"):
-            return surface, best_u / best, best_v / best, best
+            return _Hits(surface, best_u / best, best_v / best, best)
 
     def _candidates(self, columns: _Floats) -> list[int]:
         """Return the surfaces that a ray within the bounding box of rays (3, N) might meet."""
@@ -195,24 +188,37 @@ def _tiles(camera: pycolmap.Camera) -> Iterator[tuple[slice, slice, ArrayF64]]:
 
 def _rays(camera: pycolmap.Camera, points: ArrayF64) -> ArrayF64:
     """Return the unit rays of pixels (N, 2) in the camera's frame, NaN where there is none."""
-    return camera.cam_ray_from_img(np.ascontiguousarray(points))
+    # An (N, 2) array gives an array; the stub merges it with the overload for a single point.
+    return np.asarray(camera.cam_ray_from_img(np.ascontiguousarray(points)), dtype=np.float64)
 
 
 def _depth(planes: _Planes, camera: pycolmap.Camera, centres: ArrayF64) -> ArrayF32:
     rays = _rays(camera, centres.reshape(-1, 2))
-    surface, _, _, nearness = planes.first_hit(rays)
-    in_front = (surface >= 0) & (rays[:, 2] > 0)
+    met = planes.first_hit(rays)
+    in_front = (met.surface >= 0) & (rays[:, 2] > 0)
     depth = np.zeros(len(rays), dtype=np.float32)
-    depth[in_front] = rays[in_front, 2] / nearness[in_front]
+    depth[in_front] = rays[in_front, 2] / met.nearness[in_front]
     return depth.reshape(centres.shape[:2])
 
 
-def _angular_size(camera: pycolmap.Camera, centres: ArrayF64) -> float:
-    """Return the angle between the rays of neighbouring pixels in a tile, in radians."""
+def _steps_between_rays(camera: pycolmap.Camera, centres: ArrayF64) -> ArrayF64:
+    """Return how the ray changes from pixel to pixel, across and down, mid-tile, (2, 3)."""
     middle = centres[centres.shape[0] // 2, centres.shape[1] // 2]
-    rays = _rays(camera, middle + np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]]))
-    angles = np.linalg.norm(rays[1::2] - rays[::2], axis=1)
-    return float(np.nan_to_num(angles).max())
+    rays = _rays(camera, middle + np.array([[-0.5, 0.0], [0.0, -0.5], [0.5, 0.0], [0.0, 0.5]]))
+    return np.nan_to_num(rays[2:] - rays[:2])
+
+
+def _texels_between_rays(scene: LitScene, planes: _Planes, seen: _Hits, steps: ArrayF64) -> _Floats:
+    """Return the distance of neighbouring rays on the texture, (N,), the greater of the two.
+
+    It is the derivative of the quotients u and v along each step.
+    """
+    change = (planes.forms @ steps.T).astype(np.float32)[seen.surface]
+    across = (change[:, 1] - seen.u[:, None] * change[:, 0]) / seen.nearness[:, None]
+    down = (change[:, 2] - seen.v[:, None] * change[:, 0]) / seen.nearness[:, None]
+    across *= scene.widths[seen.surface, 0, None].astype(np.float32)
+    down *= scene.heights[seen.surface, 0, None].astype(np.float32)
+    return np.asarray(np.hypot(across, down).max(axis=1))
 
 
 def _sample_offsets(num: int) -> ArrayF64:
@@ -221,16 +227,19 @@ def _sample_offsets(num: int) -> ArrayF64:
     return (np.stack([np.arange(num), order], axis=1) + 0.5) / num - 0.5
 
 
-def _look_up(scene: LitScene, seen: _Hits, texels_per_sample: _Floats) -> ArrayF32:
-    """Return the radiance (N, 3), interpolated in place and between two pyramid levels."""
+def _look_up(scene: LitScene, seen: _Hits, texels: _Floats) -> ArrayF32:
+    """Return the radiance (N, 3) for rays so many texels apart.
+
+    It is interpolated in place and between the two nearest pyramid levels.
+    """
     last = scene.num_levels[seen.surface] - 1
-    level = np.clip(np.log2(np.maximum(texels_per_sample, 1e-9)), 0, last)
+    level = np.clip(np.log2(np.maximum(texels, 1e-9)), 0, last)
     lower = level.astype(np.int64)
     share = (level - lower).astype(np.float32)[:, None]
     colour = _bilinear(scene, seen, lower) * (1 - share)
     blend = np.flatnonzero(share[:, 0] > 0)
-    above = _Hits(*(a[blend] for a in (seen.surface, seen.u, seen.v, seen.nearness)))
-    colour[blend] += _bilinear(scene, above, np.minimum(lower + 1, last)[blend]) * share[blend]
+    partly = seen.take(blend)
+    colour[blend] += _bilinear(scene, partly, np.minimum(lower + 1, last)[blend]) * share[blend]
     return colour
 
 
@@ -258,6 +267,7 @@ def _add_highlight(
     rays: ArrayF64,
     seen: _Hits,
     planes: _Planes,
+    *,
     lamp: Lamp,
     cam_from_world: pycolmap.Rigid3d,
 ) -> None:
@@ -266,9 +276,7 @@ def _add_highlight(
     if not len(glossy):
         return
     surface = seen.surface[glossy]
-    to_lamp = (
-        cam_from_world * lamp.position[None] - rays[glossy] / seen.nearness[glossy, None]
-    )
+    to_lamp = cam_from_world * lamp.position[None] - rays[glossy] / seen.nearness[glossy, None]
     distance = np.linalg.norm(to_lamp, axis=1, keepdims=True)
     half = to_lamp / distance - rays[glossy]
     half /= np.linalg.norm(half, axis=1, keepdims=True)

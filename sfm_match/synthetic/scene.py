@@ -133,7 +133,9 @@ def look_at(
     forward = _vector("look_at", "target", target) - centre
     sideways = np.cross(forward, _vector("look_at", "up", up))
     if not np.linalg.norm(sideways) > 1e-9 * np.linalg.norm(forward):
-        raise ValueError(f"look_at from {eye} to {target}: the direction is parallel to up {up}")
+        raise ValueError(
+            f"look_at from {eye!r} to {target!r}: the direction is parallel to up, {up!r}"
+        )
     forward = forward / np.linalg.norm(forward)
     sideways = sideways / np.linalg.norm(sideways)
     downward = np.cross(forward, sideways)

@@ -6,6 +6,7 @@ A texture that repeats makes matches ambiguous, so none of these tiles anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def plaster(
     tint = fractal_noise(rng, shape, finest=24.0, coarsest=192.0)
     stains = np.minimum(fractal_noise(rng, shape, finest=4.0, coarsest=24.0) + 1.6, 0.0)
     brightness = 1.0 + contrast * (shade + 1.5 * stains)
-    warmth = 0.5 * contrast * tint[..., None] * np.array([1.0, 0.0, -1.0])
+    warmth = 0.2 * contrast * tint[..., None] * np.array([1.0, 0.0, -1.0])
     return to_image(np.asarray(colour) * (brightness[..., None] + warmth))
 
 
@@ -127,6 +128,48 @@ def canvas(
     return to_image((large + 12.0) * (1.0 + contrast * grain[..., None]) - 12.0)
 
 
+def painting(rng: np.random.Generator, shape: tuple[int, int], num_shapes: int = 60) -> Image:
+    """Return an abstract painting: discs, bars and polygons, with the strokes of the brush.
+
+    Args:
+        rng: source of its shapes and colours.
+        shape: rows, columns.
+        num_shapes: how many shapes, the large ones below the small ones.
+    """
+    height, width = shape
+    colours = _palette(rng, 7)
+    image = np.empty((height, width, 3), dtype=np.uint8)
+    image[:] = colours[0]
+    for size in np.geomspace(0.3, 0.03, num_shapes) * min(height, width):
+        colour = colours[rng.integers(len(colours))]
+        centre = rng.uniform(0, [width, height])
+        kind = rng.integers(3)
+        if kind == 0:
+            axes = (int(size), int(size * rng.uniform(0.4, 1.0)))
+            at, turn = (int(centre[0]), int(centre[1])), float(rng.uniform(0, 180))
+            cv2.ellipse(image, at, axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
+        elif kind == 1:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, size=rng.integers(3, 6)))
+            outline = centre + 1.4 * size * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            cv2.fillPoly(image, [outline.astype(np.int32)], colour, cv2.LINE_AA)
+        else:
+            end = centre + 4.0 * size * rng.uniform(-1, 1, size=2)
+            points = [(int(p[0]), int(p[1])) for p in (centre, end)]
+            cv2.line(image, points[0], points[1], colour, int(2 + size / 6), cv2.LINE_AA)
+    strokes = fractal_noise(rng, shape, finest=2.0, coarsest=32.0, roughness=0.1, stretch=2.5)
+    return canvas(rng, to_image(image * (1 + 0.12 * strokes[..., None])), 1.0, contrast=0.07)
+
+
+def _palette(rng: np.random.Generator, num: int) -> list[tuple[int, int, int]]:
+    """Return colours that go together: one hue and its neighbours, muted, and one accent."""
+    hue = (rng.choice([4, 12, 20, 30, 48, 75, 100, 110, 170]) + rng.normal(0, 10, size=num)) % 180
+    hue[-1] = (hue[0] + 90) % 180
+    saturation, value = rng.uniform(25, 120, size=num), np.linspace(45, 235, num)
+    hsv = np.stack([hue, saturation, rng.permutation(value)], axis=1)
+    rgb = cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
+    return [(int(r), int(g), int(b)) for r, g, b in rgb]
+
+
 def tinted(photograph: Image, dark: Colour, light: Colour) -> Image:
     """Return the photograph's brightness as a range of colours from dark to light."""
     grey = as_rgb(photograph).mean(axis=2, dtype=np.float32)[..., None] / 255.0
@@ -179,12 +222,11 @@ def _changed_piece(rng: np.random.Generator, photograph: Image, shape: tuple[int
     piece = np.rot90(photograph[top : top + height, left : left + width], int(rng.integers(4)))
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
-    piece = cv2.resize(
-        np.ascontiguousarray(piece), (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC
-    )
+    size = (shape[1], shape[0])
+    resized = cv2.resize(np.ascontiguousarray(piece), size, interpolation=cv2.INTER_CUBIC)
     gain = rng.uniform(0.6, 1.2) * rng.uniform(0.85, 1.15, size=3)
     grain = fractal_noise(rng, shape, finest=1.0, coarsest=8.0, roughness=0.2)
-    return to_image(piece * gain + rng.uniform(0, 40) + 6.0 * grain[..., None])
+    return to_image(resized * gain + rng.uniform(0, 40) + 6.0 * grain[..., None])
 
 
 def as_rgb(image: Image) -> Image:
@@ -192,6 +234,6 @@ def as_rgb(image: Image) -> Image:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def to_image(values: npt.NDArray[np.floating]) -> Image:  # type: ignore[type-arg]
+def to_image(values: npt.NDArray[np.floating[Any]]) -> Image:
     """Return values rounded and clipped to uint8."""
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(values, 0, 255)), dtype=np.uint8)

@@ -1,0 +1,171 @@
+"""COLMAP databases: written as a whole from arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from sfm_match.io.files import publish
+from sfm_match.types import ArrayF32, Matches, Pair, TwoView
+
+_INFO_TABLE = "sfm_match"
+
+
+@dataclass
+class DatabaseCounts:
+    """What a database holds.
+
+    Attributes:
+        images: number of images.
+        keypoints: number of keypoints of all images.
+        matched_pairs: pairs with matches.
+        matches: number of matches of all pairs.
+        verified_pairs: pairs with a two-view geometry.
+        inliers: number of inlier matches of all pairs.
+    """
+
+    images: int = 0
+    keypoints: int = 0
+    matched_pairs: int = 0
+    matches: int = 0
+    verified_pairs: int = 0
+    inliers: int = 0
+
+
+def write_database(
+    path: Path,
+    cameras: Mapping[int, pycolmap.Camera],
+    camera_of_image: Mapping[str, int],
+    keypoints: Iterable[tuple[str, ArrayF32]],
+    pairs: Iterable[tuple[Pair, Matches, TwoView]],
+    info: Mapping[str, str],
+) -> DatabaseCounts:
+    """Write a COLMAP database; it replaces an older one only once it is complete.
+
+    Each camera is a rig of its own and each image a frame. Ids of images count from 1 in order of
+    their names. Keypoints are written as they are: corner-origin pixels are COLMAP's own.
+
+    Args:
+        path: the file.
+        cameras: camera id -> camera.
+        camera_of_image: image name -> camera id.
+        keypoints: image name and float32 (N, 2), or (N, 4) with scale and orientation.
+        pairs: matches and verified geometry of each pair.
+        info: what the database was made from (see `read_info`).
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        # pycolmap's transaction commits on an error too: the partial file is then thrown away.
+        with pycolmap.Database.open(partial) as database, pycolmap.DatabaseTransaction(database):
+            ids = _write_images(database, cameras, camera_of_image)
+            counts = DatabaseCounts(images=len(ids))
+            for name, points in keypoints:
+                database.write_keypoints(ids[name], points)
+                counts.keypoints += len(points)
+            for pair, matches, two_view in pairs:
+                _write_pair(database, (ids[pair.a], ids[pair.b]), matches, two_view, counts)
+        _write_info(partial, info)
+        publish(partial, path)
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+    return counts
+
+
+def _write_images(
+    database: pycolmap.Database,
+    cameras: Mapping[int, pycolmap.Camera],
+    camera_of_image: Mapping[str, int],
+) -> dict[str, int]:
+    for camera_id, camera in cameras.items():
+        camera.camera_id = camera_id
+        database.write_camera(camera, use_camera_id=True)
+        rig = pycolmap.Rig()
+        rig.rig_id = camera_id
+        rig.add_ref_sensor(camera.sensor_id)
+        database.write_rig(rig, use_rig_id=True)
+    ids = {name: image_id for image_id, name in enumerate(sorted(camera_of_image), start=1)}
+    for name, image_id in ids.items():
+        image = pycolmap.Image(name=name, camera_id=camera_of_image[name], image_id=image_id)
+        database.write_image(image, use_image_id=True)
+        frame = pycolmap.Frame()
+        frame.frame_id = image_id
+        frame.rig_id = camera_of_image[name]
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame, use_frame_id=True)
+    return ids
+
+
+def _write_pair(
+    database: pycolmap.Database,
+    ids: tuple[int, int],
+    matches: Matches,
+    two_view: TwoView,
+    counts: DatabaseCounts,
+) -> None:
+    if len(matches) == 0:
+        return
+    indices = matches.indices.astype(np.uint32)
+    database.write_matches(*ids, indices)
+    counts.matched_pairs += 1
+    counts.matches += len(matches)
+    if two_view.inliers.any():
+        database.write_two_view_geometry(*ids, _to_colmap(two_view, indices[two_view.inliers]))
+        counts.verified_pairs += 1
+        counts.inliers += two_view.num_inliers
+
+
+def _to_colmap(
+    two_view: TwoView, inliers: np.typing.NDArray[np.uint32]
+) -> pycolmap.TwoViewGeometry:
+    geometry = pycolmap.TwoViewGeometry()
+    geometry.config = int(two_view.config)
+    geometry.inlier_matches = inliers
+    if two_view.cam1_from_cam0 is not None:
+        geometry.cam2_from_cam1 = pycolmap.Rigid3d(two_view.cam1_from_cam0)
+    for name in ("E", "F", "H"):
+        matrix = getattr(two_view, name)
+        if matrix is not None:
+            setattr(geometry, name, matrix)
+    return geometry
+
+
+def _write_info(path: Path, info: Mapping[str, str]) -> None:
+    # Only after pycolmap closed the file: two copies of SQLite in a process do not see each
+    # other's locks.
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            connection.execute(f"CREATE TABLE {_INFO_TABLE} (key TEXT PRIMARY KEY, value TEXT)")
+            connection.executemany(f"INSERT INTO {_INFO_TABLE} VALUES (?, ?)", info.items())
+    finally:
+        connection.close()
+
+
+def read_info(path: Path) -> dict[str, str]:
+    """Return what a database was made from; nothing for a file that was not made here."""
+    if not path.is_file():
+        return {}
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return dict(connection.execute(f"SELECT key, value FROM {_INFO_TABLE}").fetchall())
+    except sqlite3.DatabaseError:
+        return {}
+    finally:
+        connection.close()
+
+
+def content_digest(parts: Iterable[bytes]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of some bytes in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[:16]

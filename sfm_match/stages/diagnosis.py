@@ -1,0 +1,80 @@
+"""Why no model came out of a database, with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+_PAIRS_TO_TRY = 50
+
+
+def why_no_model(database: Path, options: Mapping[str, Any]) -> str:
+    """Return the likeliest reasons, most basic first.
+
+    Args:
+        database: a COLMAP database.
+        options: the mapper's options, for its thresholds where they were changed.
+    """
+    defaults = pycolmap.IncrementalPipelineOptions()
+    changed = options.get("mapper", {})
+    min_inliers = changed.get("init_min_num_inliers", defaults.mapper.init_min_num_inliers)
+    min_angle = changed.get("init_min_tri_angle", defaults.mapper.init_min_tri_angle)
+    with pycolmap.Database.open(database) as opened:
+        ids = [image.image_id for image in opened.read_all_images()]
+        num_keypoints = [opened.num_keypoints_for_image(image_id) for image_id in ids]
+        num_matched = opened.num_matched_image_pairs()
+        pair_ids, geometries = opened.read_two_view_geometries()
+        pairs = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids]
+        inliers = np.array([len(geometry.inlier_matches) for geometry in geometries], int)
+        candidates = np.flatnonzero(inliers >= min_inliers)
+        best = candidates[np.argsort(-inliers[candidates])][:_PAIRS_TO_TRY]
+        angles = [_angle(opened, pairs[i], geometries[i]) for i in best]
+    with_keypoints = int(np.count_nonzero(num_keypoints))
+    facts = [f"{with_keypoints} of {len(ids)} images have keypoints"]
+    facts.append(f"{num_matched} pairs have matches, {len(pairs)} of them a verified geometry")
+    if not pairs:
+        facts.append(
+            "nothing links the images: other pairs, features or a larger overlap are needed"
+        )
+        return "; ".join(facts)
+    facts.append(_components(ids, pairs))
+    facts.append(
+        f"{len(candidates)} pairs have the {min_inliers} inliers that an initial pair needs "
+        f"(the best has {inliers.max()}; mapper.mapper.init_min_num_inliers)"
+    )
+    if len(candidates):
+        wide = sum(angle >= min_angle for angle in angles)
+        facts.append(
+            f"{wide} of the best {len(angles)} of them have the triangulation angle of "
+            f"{min_angle:g} degrees (the widest has {max(angles):.1f}; "
+            "mapper.mapper.init_min_tri_angle)"
+        )
+    return "; ".join(facts)
+
+
+def _angle(
+    database: pycolmap.Database, ids: tuple[int, int], geometry: pycolmap.TwoViewGeometry
+) -> float:
+    """Return the median triangulation angle of a pair in degrees, 0 where there is no pose."""
+    cameras = [database.read_camera(database.read_image(i).camera_id) for i in ids]
+    points = [database.read_keypoints(i)[:, :2].astype(np.float64) for i in ids]
+    if not pycolmap.estimate_two_view_geometry_pose(
+        cameras[0], points[0], cameras[1], points[1], geometry
+    ):
+        return 0.0
+    return float(np.degrees(geometry.tri_angle))
+
+
+def _components(ids: list[int], pairs: list[tuple[int, int]]) -> str:
+    row = {image_id: i for i, image_id in enumerate(ids)}
+    ends = np.array([[row[a], row[b]] for a, b in pairs])
+    graph = coo_array((np.ones(len(ends)), ends.T), shape=(len(ids), len(ids)))
+    num, labels = connected_components(graph, directed=False)
+    sizes = np.bincount(labels)
+    return f"the verified pairs link {sizes.max()} of {len(ids)} images at most ({num} groups)"

@@ -1,0 +1,108 @@
+"""Runs a component over many tasks, in this process or in one for each core.
+
+A worker rebuilds the component from its `Spec`. Workers need no ``__main__`` guard in the caller's
+script and end with it, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from loky import ProcessPoolExecutor
+
+from sfm_match.logs import quiet_colmap
+from sfm_match.spec import Spec, load_plugin
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_component: Any = None
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_component(
+    function: Callable[[Any, Task], Result],
+    spec: Spec,
+    tasks: Sequence[Task],
+    device: str = "cpu",
+    workers: int | None = None,
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with ``function(component, task)``, in no particular order.
+
+    Args:
+        function: a function of a module, so that a worker can import it.
+        spec: the component.
+        tasks: what to do; each must be picklable, and so must the results.
+        device: the torch device that components are built on.
+        workers: how many calls run at once, where the plugin allows several; all cores if None.
+    """
+    workers = num_cores() if workers is None else workers
+    concurrent = load_plugin(spec.kind, spec.name).CONCURRENT
+    if not tasks:
+        return
+    if not concurrent or workers < 2 or len(tasks) < 3:
+        component = spec.build(device)
+        for task in tasks:
+            yield task, function(component, task)
+        return
+    yield from _run_in_processes(function, spec, tasks, device, min(workers, len(tasks)) - 1)
+
+
+def _run_in_processes(
+    function: Callable[[Any, Task], Result],
+    spec: Spec,
+    tasks: Sequence[Task],
+    device: str,
+    processes: int,
+) -> Iterator[tuple[Task, Result]]:
+    """Keep the worker processes fed, and work along in this process meanwhile."""
+    pool = ProcessPoolExecutor(
+        processes, initializer=_start_worker, initargs=(spec, device, os.getpid())
+    )
+    component = spec.build(device)
+    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    todo = deque(tasks)
+    try:
+        while todo or waiting:
+            while todo and len(waiting) <= processes:
+                task = todo.popleft()
+                waiting.append((task, pool.submit(_call, function, task)))
+            if todo:
+                task = todo.popleft()
+                yield task, function(component, task)
+            while waiting and (waiting[0][1].done() or not todo):
+                task, future = waiting.popleft()
+                yield task, future.result()
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _start_worker(spec: Spec, device: str, parent: int) -> None:
+    global _component  # noqa: PLW0603
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    quiet_colmap()
+    _component = spec.build(device)
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _call(function: Callable[[Any, Task], Result], task: Task) -> Result:
+    return function(_component, task)
