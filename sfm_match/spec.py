@@ -5,8 +5,8 @@ A plugin is a module with
 - ``VERSION: int``, raised whenever its output changes;
 - ``Config``, a frozen pydantic dataclass that forbids unknown fields;
 - ``NEEDS: frozenset[str]``, of ``"image"`` and ``"features"`` (matchers and refiners);
-- ``CONCURRENT: bool``, whether one component may be called from several threads at once and keeps
-  to one core itself, so that the stage runs as many calls as there are cores;
+- ``CONCURRENT: bool``, whether a call leaves other cores idle, so that on a CPU the stage runs one
+  for each core: extractors in processes, the `match` of one matcher in threads;
 - ``LICENCE: str`` of the method as it is shipped here;
 - ``build(config, device, inputs) -> component``.
 

@@ -162,6 +162,19 @@ def read_info(path: Path) -> dict[str, str]:
         connection.close()
 
 
+def read_counts(path: Path) -> DatabaseCounts:
+    """Count what a database holds."""
+    with pycolmap.Database.open(path) as database:
+        return DatabaseCounts(
+            images=database.num_images(),
+            keypoints=database.num_keypoints(),
+            matched_pairs=database.num_matched_image_pairs(),
+            matches=database.num_matches(),
+            verified_pairs=database.num_verified_image_pairs(),
+            inliers=database.num_inlier_matches(),
+        )
+
+
 def content_digest(parts: Iterable[bytes]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of some bytes in order."""
     digest = hashlib.sha256()

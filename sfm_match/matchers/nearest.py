@@ -23,7 +23,7 @@ from sfm_match.types import Matcher, Matches, View
 
 VERSION = 1
 NEEDS = frozenset({"features"})
-CONCURRENT = False
+CONCURRENT = True
 LICENCE = "Apache-2.0"
 
 _BYTES_PER_UNIT = 512.0
@@ -45,7 +45,7 @@ class Config:
     mutual: bool = True
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     max_distance: PositiveFloat | None = None
-    block_rows: PositiveInt = 512
+    block_rows: PositiveInt = 256
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sfm_match.geometry.cameras import Cameras
-from sfm_match.io.database import DatabaseCounts, content_digest, read_info, write_database
+from sfm_match.io.database import (
+    DatabaseCounts,
+    content_digest,
+    read_counts,
+    read_info,
+    write_database,
+)
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
 from sfm_match.stages.match import match_digest
@@ -17,6 +24,19 @@ from sfm_match.types import ArrayF32, Features, Matches, Pair, TwoView
 
 VERSION = 1
 _PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class DatabaseReport:
+    """What the import did.
+
+    Attributes:
+        counts: what the database holds.
+        reused: whether it was there already.
+    """
+
+    counts: DatabaseCounts
+    reused: bool
 
 
 def database_fingerprint(
@@ -42,7 +62,7 @@ def build_database(
     two_views: Store[TwoView],
     *,
     progress: Callable[[int], object] | None = None,
-) -> DatabaseCounts | None:
+) -> DatabaseReport:
     """Write the database of a run, unless the one that is there was made from the same.
 
     Args:
@@ -55,14 +75,11 @@ def build_database(
         matches: where the matches are.
         two_views: where the geometries are.
         progress: called with the number of pairs done since the last call.
-
-    Returns:
-        what was written, or None if there was nothing to do.
     """
     fingerprint = database_fingerprint(digests, pairs, cameras, spec)
     if read_info(path).get("fingerprint") == fingerprint:
-        return None
-    return write_database(
+        return DatabaseReport(read_counts(path), reused=True)
+    counts = write_database(
         path,
         cameras.cameras,
         {name: cameras.of_image[name] for name in digests},
@@ -70,6 +87,7 @@ def build_database(
         _pairs(digests, pairs, cameras, matches, two_views, progress),
         {"fingerprint": fingerprint},
     )
+    return DatabaseReport(counts, reused=False)
 
 
 def _keypoints(

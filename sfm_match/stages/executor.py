@@ -11,8 +11,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
@@ -31,6 +31,15 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device that `auto` stands for."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run_component(
@@ -88,6 +97,28 @@ def _run_in_processes(
                 yield task, future.result()
     finally:
         pool.shutdown(wait=True, kill_workers=True)
+
+
+def run_in_threads(
+    tasks: Iterable[tuple[Task, Callable[[], Result]]],
+    workers: int,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[tuple[Task, Result]]:
+    """Call functions that release the interpreter's lock, in threads, and yield in order.
+
+    Tasks are taken a bounded number ahead of the results, so that a long sequence of them never
+    lies in memory.
+    """
+    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    with ThreadPoolExecutor(workers, initializer=initializer) as pool:
+        for task, function in tasks:
+            waiting.append((task, pool.submit(function)))
+            if len(waiting) > 2 * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
 
 
 def _start_worker(spec: Spec, device: str, parent: int) -> None:

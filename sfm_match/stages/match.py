@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
+
 from sfm_match.io.store import Store, combine_digests
-from sfm_match.spec import Spec
+from sfm_match.spec import Spec, load_plugin
+from sfm_match.stages.executor import num_cores, run_in_threads
 from sfm_match.stages.order import DEFAULT_CACHE_BYTES, LruCache, order_pairs
 from sfm_match.types import Features, Matcher, Matches, Pair, View
 
@@ -44,6 +48,7 @@ def match(
     store: Store[Matches],
     *,
     device: str = "cpu",
+    workers: int | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     progress: Callable[[int], object] | None = None,
 ) -> MatchReport:
@@ -59,6 +64,8 @@ def match(
         features: where the features are.
         store: where the matches go.
         device: the torch device that the matcher runs on.
+        workers: how many pairs are matched at once on a CPU, where the plugin allows several; one
+            for each core if None.
         cache_bytes: the bound of the cache of encoded images.
         progress: called with the number of pairs done since the last call.
     """
@@ -72,15 +79,44 @@ def match(
     encoded = LruCache[Any](
         lambda name: matcher.encode(View(None, features.read(name, digests[name]))), cache_bytes
     )
-    step = _PAIRS_PER_BATCH_ON_GPU if device.startswith("cuda") else 1
-    ordered = order_pairs(todo)
+    on_gpu = device.startswith("cuda")
+    threads = (workers or num_cores()) if load_plugin(spec.kind, spec.name).CONCURRENT else 1
+    found = (
+        _in_batches(matcher, encoded, order_pairs(todo), _PAIRS_PER_BATCH_ON_GPU if on_gpu else 1)
+        if on_gpu or threads == 1
+        else _in_threads(matcher, encoded, order_pairs(todo), threads)
+    )
     with store.writer() as writer:
-        for start in range(0, len(ordered), step):
-            batch = ordered[start : start + step]
-            found = matcher.match([(encoded[pair.a], encoded[pair.b]) for pair in batch])
-            for pair, matches in zip(batch, found, strict=True):
-                writer.add(pair, match_digest(pair, digests), matches)
+        for pair, matches in found:
+            writer.add(pair, match_digest(pair, digests), matches)
             if progress:
-                progress(len(batch))
+                progress(1)
     report.num_encoded, report.num_cache_hits = encoded.num_computed, encoded.num_hits
     return report
+
+
+def _in_batches(
+    matcher: Matcher[Any, Matches], encoded: LruCache[Any], pairs: Sequence[Pair], step: int
+) -> Iterator[tuple[Pair, Matches]]:
+    for start in range(0, len(pairs), step):
+        batch = pairs[start : start + step]
+        found = matcher.match([(encoded[pair.a], encoded[pair.b]) for pair in batch])
+        yield from zip(batch, found, strict=True)
+
+
+def _in_threads(
+    matcher: Matcher[Any, Matches], encoded: LruCache[Any], pairs: Sequence[Pair], threads: int
+) -> Iterator[tuple[Pair, Matches]]:
+    """Match several pairs at once, each on one core.
+
+    That is faster than all cores on one pair, by far so where other programs are running: no core
+    waits for another after each small operation.
+    """
+    tasks = (
+        (pair, partial(_match_one, matcher, encoded[pair.a], encoded[pair.b])) for pair in pairs
+    )
+    return run_in_threads(tasks, threads, initializer=partial(torch.set_num_threads, 1))
+
+
+def _match_one(matcher: Matcher[Any, Matches], a: Any, b: Any) -> Matches:
+    return matcher.match([(a, b)])[0]

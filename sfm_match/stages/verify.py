@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ from sfm_match.geometry.two_view import estimate_two_view
 from sfm_match.io.store import Store, combine_digests
 from sfm_match.options import json_options, merge_options
 from sfm_match.spec import Spec
-from sfm_match.stages.executor import num_cores
+from sfm_match.stages.executor import num_cores, run_in_threads
 from sfm_match.stages.match import match_digest
 from sfm_match.stages.order import LruCache, order_pairs
 from sfm_match.types import ArrayF32, Features, Matches, Pair, TwoView
@@ -89,7 +87,7 @@ def verify(
             yield pair, _task(pair, cameras, points, found, spec)
 
     with store.writer() as writer:
-        for pair, two_view in _in_threads(tasks(), workers or num_cores()):
+        for pair, two_view in run_in_threads(tasks(), workers or num_cores()):
             writer.add(pair, verify_digest(pair, digests, cameras), two_view)
             if progress:
                 progress(1)
@@ -121,19 +119,3 @@ def _task(
         )
 
     return run
-
-
-def _in_threads(
-    tasks: Iterator[tuple[Pair, Callable[[], TwoView]]], workers: int
-) -> Iterator[tuple[Pair, TwoView]]:
-    """Run tasks in threads, a bounded number ahead, and yield the results in order."""
-    waiting: deque[tuple[Pair, Future[TwoView]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for pair, task in tasks:
-            waiting.append((pair, pool.submit(task)))
-            if len(waiting) > 4 * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()

@@ -75,9 +75,9 @@ def render(
         met = planes.first_hit(rays.astype(np.float32))
         hit = np.flatnonzero(met.surface >= 0)
         seen = met.take(hit)
-        steps = _steps_between_rays(camera, centres) / np.sqrt(samples)
+        apart = _texels_between_rays(scene, planes, seen, *_steps(camera, centres, rays[hit]))
         radiance = np.zeros((len(rays), 3), dtype=np.float32)
-        radiance[hit] = _look_up(scene, seen, _texels_between_rays(scene, planes, seen, steps))
+        radiance[hit] = _look_up(scene, seen, apart / np.float32(np.sqrt(samples)))
         for lamp in lamps:
             _add_highlight(
                 radiance, hit, rays[hit], seen, planes, lamp=lamp, cam_from_world=cam_from_world
@@ -201,24 +201,39 @@ def _depth(planes: _Planes, camera: pycolmap.Camera, centres: ArrayF64) -> Array
     return depth.reshape(centres.shape[:2])
 
 
-def _steps_between_rays(camera: pycolmap.Camera, centres: ArrayF64) -> ArrayF64:
-    """Return how the ray changes from pixel to pixel, across and down, mid-tile, (2, 3)."""
+def _steps(camera: pycolmap.Camera, centres: ArrayF64, rays: ArrayF64) -> tuple[ArrayF64, ArrayF32]:
+    """Return how rays change from pixel to pixel, across and down, in a tile.
+
+    Returns:
+        The steps at the tile's middle, (2, 3), and the factor on them for each ray, (N,). They
+        are taken in the plane z = 1, where a pinhole's are the same everywhere, unless the tile
+        looks sideways or back; multiples of the ray itself do not count.
+    """
     middle = centres[centres.shape[0] // 2, centres.shape[1] // 2]
-    rays = _rays(camera, middle + np.array([[-0.5, 0.0], [0.0, -0.5], [0.5, 0.0], [0.0, 0.5]]))
-    return np.nan_to_num(rays[2:] - rays[:2])
+    around = _rays(camera, middle + np.array([[-0.5, 0.0], [0.0, -0.5], [0.5, 0.0], [0.0, 0.5]]))
+    factor = np.ones(len(rays), dtype=np.float32)
+    if around[:, 2].min() > 0.1:
+        around = around / around[:, 2:]
+        factor = rays[:, 2].astype(np.float32)
+    return np.nan_to_num(around[2:] - around[:2]), factor
 
 
-def _texels_between_rays(scene: LitScene, planes: _Planes, seen: _Hits, steps: ArrayF64) -> _Floats:
+def _texels_between_rays(
+    scene: LitScene, planes: _Planes, seen: _Hits, steps: ArrayF64, factor: ArrayF32
+) -> ArrayF32:
     """Return the distance of neighbouring rays on the texture, (N,), the greater of the two.
 
-    It is the derivative of the quotients u and v along each step.
+    It is the derivative of the quotients u and v, times the texture's size, along each step.
     """
-    change = (planes.forms @ steps.T).astype(np.float32)[seen.surface]
-    across = (change[:, 1] - seen.u[:, None] * change[:, 0]) / seen.nearness[:, None]
-    down = (change[:, 2] - seen.v[:, None] * change[:, 0]) / seen.nearness[:, None]
-    across *= scene.widths[seen.surface, 0, None].astype(np.float32)
-    down *= scene.heights[seen.surface, 0, None].astype(np.float32)
-    return np.asarray(np.hypot(across, down).max(axis=1))
+    change = planes.forms @ steps.T
+    width, height = scene.widths[:, :1], scene.heights[:, :1]
+    terms = (change[:, 1] * width, change[:, 0] * width, change[:, 2] * height)
+    table = np.hstack([*terms, change[:, 0] * height]).astype(np.float32)
+    rows = table.take(seen.surface, axis=0)
+    across = rows[:, 0:2] - seen.u[:, None] * rows[:, 2:4]
+    down = rows[:, 4:6] - seen.v[:, None] * rows[:, 6:8]
+    squared = (across**2 + down**2).max(axis=1)
+    return np.asarray(np.sqrt(squared) * np.abs(factor) / seen.nearness, dtype=np.float32)
 
 
 def _sample_offsets(num: int) -> ArrayF64:

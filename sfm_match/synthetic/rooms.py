@@ -44,7 +44,7 @@ def random_room(
         surfaces += _random_picture(rng, photographs, size)
     num_lamps = int(rng.integers(2, 5))
     warmth = rng.uniform(-0.12, 0.12)
-    power = np.array([1.0 + warmth, 1.0, 1.0 - warmth]) * rng.uniform(3.0, 5.0) / num_lamps
+    power = np.array([1.0 + warmth, 1.0, 1.0 - warmth]) * rng.uniform(5.0, 9.0) / num_lamps
     lamps = tuple(
         Lamp(size * [*rng.uniform(0.15, 0.85, size=2), 0.93], power, radius=0.15)
         for _ in range(num_lamps)
@@ -133,7 +133,7 @@ def _random_picture(
         [*place, rng.uniform(1.2, size[2] - 0.8)],
         normal,
         canvas(rng, photograph, factor=600 / max(photograph.shape)),
-        width=float(rng.uniform(0.5, 1.2)),
+        width=min(float(rng.uniform(0.5, 1.2)), 1.1 * photograph.shape[1] / photograph.shape[0]),
         frame=plaster(rng, (64, 64), (tone, 0.8 * tone, 0.55 * tone), contrast=0.15),
         border=float(rng.uniform(0.0, 0.08)),
         thickness=thickness,

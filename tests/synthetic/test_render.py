@@ -91,7 +91,7 @@ def test_a_drawn_point_is_seen_where_colmap_projects_it(model: str) -> None:
         weights = 255.0 - image[row - 6 : row + 7, column - 6 : column + 7]
         dy, dx = np.mgrid[-6:7, -6:7] + 0.5
         found = np.array([(weights * dx).sum(), (weights * dy).sum()]) / weights.sum()
-        assert found + [column, row] == pytest.approx(expected, abs=0.06)
+        assert found + np.array([column, row]) == pytest.approx(expected, abs=0.06)
 
 
 @given(st.integers(1, 40))
@@ -123,7 +123,7 @@ def test_a_surface_has_no_back() -> None:
 
 
 def test_what_is_far_away_is_the_mean_in_linear_light() -> None:
-    board = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     plane = facing(20.0, 20.0, 20.0, np.repeat(board[..., None], 3, axis=2))
     image = render(lit(plane), camera(), IDENTITY).image
     # Half the light is code 188 in sRGB; the mean of the codes would be 128.

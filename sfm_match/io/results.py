@@ -1,0 +1,70 @@
+"""`results.json`: what a run was made from, what it did, and how good it is."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sfm_match.io.files import write_text
+
+_PACKAGES = ("sfm-match", "pycolmap", "torch", "numpy", "h5py", "opencv-python-headless", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+class Results:
+    """The content of `results.json`; every change is written at once.
+
+    Attributes:
+        content: as in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {}
+
+    def begin(self, recipe: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+        """Start anew, or go on where the file is of the same settings and versions."""
+        made_with = {
+            "recipe": json.loads(json.dumps(recipe, default=str)),
+            "fingerprints": dict(fingerprints),
+            "versions": versions(),
+        }
+        try:
+            self.content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.content = {}
+        if {name: self.content.get(name) for name in made_with} != made_with:
+            self.content = {**made_with, "images": {}, "failures": {}, "stages": {}}
+        self._write()
+
+    def set_images(self, digests: Mapping[str, str]) -> None:
+        """Set the images that can be read, each with the SHA-256 of it and its mask."""
+        self.content["images"] = dict(digests)
+        self.content["failures"] = {}
+        self._write()
+
+    def add_failures(self, failures: Mapping[str, str]) -> None:
+        """Add images that are left out, each with the reason."""
+        self.content["failures"].update(failures)
+        self._write()
+
+    def set_stage(self, name: str, seconds: float, report: Mapping[str, Any]) -> None:
+        """Set what a stage did and how long it took."""
+        self.content["stages"][name] = {"seconds": round(seconds, 3), **report}
+        self._write()
+
+    def set_evaluation(self, evaluation: Mapping[str, Any]) -> None:
+        """Set the comparison of the model with the truth."""
+        self.content["evaluation"] = dict(evaluation)
+        self._write()
+
+    def _write(self) -> None:
+        write_text(self._path, json.dumps(self.content, indent=1))

@@ -1,0 +1,215 @@
+"""A run: the stages on one output folder, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sfm_match.io.pairs import PairList, write_pairs
+from sfm_match.logs import log, quiet_colmap
+from sfm_match.spec import ConfigError
+from sfm_match.stages.database import DatabaseReport, build_database
+from sfm_match.stages.evaluate import ModelEvaluation, evaluate_model
+from sfm_match.stages.executor import num_cores, resolve_device
+from sfm_match.stages.extract import ExtractReport, extract
+from sfm_match.stages.mapping import MapReport, map_images
+from sfm_match.stages.match import MatchReport, match, match_digest
+from sfm_match.stages.pairs import make_pairs
+from sfm_match.stages.recipe import Recipe
+from sfm_match.stages.verify import VerifyReport, verify, verify_digest
+from sfm_match.stages.workspace import Workspace, report_problems
+
+Report = TypeVar("Report")
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]]
+"""Called with a stage's name and its number of steps; gives what is called with steps done."""
+
+
+@contextmanager
+def no_progress(stage: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show nothing."""
+    yield lambda steps: None
+
+
+class Run:
+    """The stages on one output folder. Each does only what is not done yet.
+
+    Attributes:
+        workspace: the output folder.
+        device: the torch device of the components.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        wait: bool = False,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Open an output folder; it is made if it is not there.
+
+        Args:
+            out: the output folder.
+            recipe: the settings; its table `[images]` names the folder of images.
+            device: the torch device of the components; `auto` is a GPU where there is one.
+            threads: how many processor cores to use; None for all.
+            wait: wait for another run on the same folder to end, instead of refusing.
+            progress: shows the progress of the stages.
+
+        Raises:
+            ConfigError: the recipe does not name the folder of images.
+        """
+        quiet_colmap()
+        self.workspace = Workspace(Path(out), recipe, wait)
+        self.device = resolve_device(device)
+        self._recipe = recipe
+        self._threads = num_cores() if threads is None else threads
+        self._progress = progress
+        recipe.write(self.workspace.out / "recipe.toml")
+        self.workspace.results.begin(recipe.tables, recipe.fingerprints)
+
+    def _stage(
+        self,
+        name: str,
+        total: int | None,
+        work: Callable[..., Report],
+        summary: Callable[[Any], dict[str, Any]] = asdict,
+    ) -> Report:
+        """Run a stage, with its progress, time and report in the log and the results."""
+        log.info("%s begins", name)
+        start = time.perf_counter()
+        with self._progress(name, total) as progress:
+            report = work(progress=progress)
+        seconds = time.perf_counter() - start
+        log.info("%s took %.2f s: %s", name, seconds, summary(report))
+        self.workspace.results.set_stage(name, seconds, summary(report))
+        return report
+
+    def extract(self) -> ExtractReport:
+        """Extract the features of all images."""
+        sources = list(self.workspace.sources.images.values())
+        work = partial(
+            extract,
+            sources,
+            self._recipe.features,
+            self.workspace.features,
+            device=self.device,
+            workers=self._threads,
+        )
+        report = self._stage("extract", len(sources), work)
+        self.workspace.leave_out(report.failures)
+        return report
+
+    def pairs(self) -> PairList:
+        """Choose the pairs to match and write them to `pairs.txt`."""
+
+        def choose(progress: Callable[[int], object]) -> PairList:
+            found = make_pairs(sorted(self.workspace.digests()), self._recipe.pairs)
+            write_pairs(self.workspace.out / "pairs.txt", found.pairs)
+            return found
+
+        found = self._stage("pairs", None, choose, _summary_of_pairs)
+        report_problems(found)
+        return found
+
+    def match(self) -> MatchReport:
+        """Match all pairs of `pairs.txt`."""
+        space = self.workspace
+        pairs = space.pairs()
+        work = partial(
+            match,
+            pairs,
+            space.digests(),
+            self._recipe.matcher,
+            space.features,
+            space.matches,
+            device=self.device,
+            workers=self._threads,
+        )
+        return self._stage("match", len(pairs), work)
+
+    def verify(self) -> VerifyReport:
+        """Verify the matches of all pairs that are matched."""
+        space = self.workspace
+        digests = space.digests()
+        pairs = space.pairs(lambda p: (p, match_digest(p, digests)) in space.matches, "match")
+        work = partial(
+            verify,
+            pairs,
+            digests,
+            space.cameras,
+            self._recipe.verify,
+            space.features,
+            space.matches,
+            space.two_views,
+            workers=self._threads,
+        )
+        return self._stage("verify", len(pairs), work)
+
+    def import_features(self) -> DatabaseReport:
+        """Write `database.db` from the stores: all images with features, all verified pairs."""
+        space = self.workspace
+        digests, cameras = space.digests(), space.cameras
+        pairs = space.pairs(
+            lambda p: (p, verify_digest(p, digests, cameras)) in space.two_views, "verify"
+        )
+        work = partial(
+            build_database,
+            space.out / "database.db",
+            digests,
+            pairs,
+            cameras,
+            self._recipe.verify,
+            space.features,
+            space.matches,
+            space.two_views,
+        )
+        with space.lock():
+            return self._stage("import", len(pairs), work)
+
+    def map(self) -> MapReport:
+        """Reconstruct from `database.db` into `models/` and `model/`."""
+        space = self.workspace
+        if not (space.out / "database.db").is_file():
+            raise ConfigError(f"{space.out}: there is no database.db; import first")
+        work = partial(
+            map_images,
+            space.out,
+            space.images,
+            space.cameras,
+            self._recipe.mapper,
+            self._recipe.mapper_options,
+            threads=self._threads,
+        )
+        with space.lock():
+            report = self._stage("map", len(space.sources.images), work)
+        if report.reason:
+            log.error("no model: %s", report.reason)
+        return report
+
+    def evaluate(self, truth: str | Path) -> ModelEvaluation:
+        """Compare `model/` with the truth, a COLMAP model."""
+        evaluation = evaluate_model(self.workspace.out / "model", Path(truth))
+        self.workspace.results.set_evaluation(evaluation.to_dict())
+        return evaluation
+
+    def all(self) -> MapReport:
+        """Run all stages."""
+        with self.workspace.lock():
+            self.extract()
+            self.pairs()
+            self.match()
+            self.verify()
+            self.import_features()
+            return self.map()
+
+
+def _summary_of_pairs(found: PairList) -> dict[str, Any]:
+    return {"pairs": len(found.pairs), "problems": found.problems}
