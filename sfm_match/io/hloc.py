@@ -38,17 +38,17 @@ _CENTRE = 0.5  # where hloc's origin, the centre of the first pixel, lies in our
 _UNCERTAINTY = 1.0
 _SCORE_NAMES = ("scores", "keypoint_scores", "score")
 _OLD_SEPARATOR = "_"
-_PLAIN_NAME = re.compile("[^\ud800-\udfff]+")  # surrogates stand for bytes that are no UTF-8
+_UTF8_NAME = re.compile("[^\ud800-\udfff]+")  # surrogates stand for bytes that are no UTF-8
 
 
 def check_hloc_names(names: Iterable[str]) -> None:
     """Raise ConfigError for a name that HDF5 cannot hold, or two that hloc cannot tell apart."""
     name_of: dict[str, str] = {}
     for name in names:
-        if not _PLAIN_NAME.fullmatch(name):
+        if not _UTF8_NAME.fullmatch(name):
             raise ConfigError(
-                f"hloc's files cannot hold the name {name!r}, whose bytes are not UTF-8: rename the "
-                "image"
+                f"hloc's files cannot hold the name {name!r}, whose bytes are not UTF-8: rename "
+                "the image"
             )
         other = name_of.setdefault(_key(name), name)
         if other != name:

@@ -92,14 +92,14 @@ def read_pairs(path: Path, names: Collection[str]) -> PairList:
     problems: list[_Problem] = []
     repeated: list[_Problem] = []
     for number, line in _read_lines(path):
-        names0 = _divide(line, known)
-        if isinstance(names0, str):
-            problems.append(_Problem(number, line, names0))
-        elif unknown := tuple(name for name in dict.fromkeys(names0) if name not in known):
+        found = _divide(line, known)
+        if isinstance(found, str):
+            problems.append(_Problem(number, line, found))
+        elif unknown := tuple(name for name in dict.fromkeys(found) if name not in known):
             problems.append(_Problem(number, line, "", unknown))
-        elif names0[0] == names0[1]:
+        elif found[0] == found[1]:
             problems.append(_Problem(number, line, "the same image twice"))
-        elif (pair := Pair.of(*names0)) in pairs:
+        elif (pair := Pair.of(*found)) in pairs:
             repeated.append(_Problem(number, line, "repeats a pair"))
         else:
             pairs[pair] = None

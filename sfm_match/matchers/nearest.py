@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
@@ -28,6 +28,8 @@ LICENCE = "Apache-2.0"
 
 _BYTES_PER_UNIT = 512.0
 _CHUNK = 64
+# A block of products should stay in a core's cache; the result does not depend on it.
+_BLOCK_ROWS = 256
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -39,13 +41,11 @@ class Config:
         ratio: keep a match only where its distance is below this share of the distance to the
             second nearest neighbour; null for no test.
         max_distance: keep a match only below this distance (0 to 2); null for no test.
-        block_rows: rows of the similarity matrix held at once; the result does not depend on it.
     """
 
     mutual: bool = True
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     max_distance: PositiveFloat | None = None
-    block_rows: PositiveInt = 256
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,16 @@ def _neighbours(
     return _Neighbours(columns, best, second, best_of_columns)
 
 
-def match_descriptors(a: Descriptors, b: Descriptors, config: Config) -> tuple[Tensor, Tensor]:
+def match_descriptors(
+    a: Descriptors, b: Descriptors, config: Config, block_rows: int = _BLOCK_ROWS
+) -> tuple[Tensor, Tensor]:
     """Return the matched rows (M, 2) int64 and their cosines (M,), sorted by the row of a."""
 
     def distance(products: Tensor) -> Tensor:
         return (2 - 2 * a.cosine_per_product * products).clamp(0, 4).sqrt()
 
     ratio = config.ratio
-    found = _neighbours(a, b, config.block_rows, with_second=ratio is not None)
+    found = _neighbours(a, b, block_rows, with_second=ratio is not None)
     keep = torch.ones(len(a), dtype=torch.bool, device=a.values.device)
     if config.mutual:
         keep &= found.best == found.best_of_columns[found.columns]
@@ -198,7 +200,7 @@ def match_descriptors(a: Descriptors, b: Descriptors, config: Config) -> tuple[T
     columns, best = found.columns[rows], found.best[rows]
     if ratio is not None and config.mutual and len(rows):
         # Only the few columns that are left need their second neighbour.
-        second = _neighbours(b[columns], a, config.block_rows, exclude=rows).best
+        second = _neighbours(b[columns], a, block_rows, exclude=rows).best
         keep = distance(best) < ratio * distance(second)
         rows, columns, best = rows[keep], columns[keep], best[keep]
     if config.mutual:

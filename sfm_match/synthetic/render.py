@@ -119,14 +119,13 @@ class _Planes:
     """The surfaces as linear forms of a unit ray d in the camera's frame; one row per surface.
 
     Attributes:
-        forms: (S, 3, 3); forms[s] @ d = (1, u, v) / t, where t is the distance.
-        height: (S,), of the camera above the surface's plane; not positive: seen from behind.
+        forms: (S, 3, 3); forms[s] @ d = (1, u, v) / t, where t is the distance; 0 for
+            a surface that is seen from behind.
         normal: (S, 3), in the camera's frame.
         specular: (S,).
     """
 
     forms: ArrayF64
-    height: ArrayF64
     normal: ArrayF64
     specular: ArrayF64
 
@@ -146,7 +145,6 @@ class _Planes:
 
         return cls(
             forms=np.stack([inverse, form(frames["u_axis"]), form(frames["v_axis"])], axis=1),
-            height=height,
             normal=normal,
             specular=np.array([s.specular for s in scene.surfaces]),
         )
@@ -172,7 +170,7 @@ class _Planes:
         nearness, u, v = self.forms[:, 0], self.forms[:, 1], self.forms[:, 2]
         positive = np.stack([nearness, u, v, nearness - u, nearness - v])
         greatest = np.maximum(positive * low, positive * high).sum(axis=2)
-        possible = (greatest >= -1e-6).all(axis=0) & (greatest[0] > 0) & (self.height > 0)
+        possible = (greatest >= -1e-6).all(axis=0) & (greatest[0] > 0)
         return [int(index) for index in np.flatnonzero(possible)]
 
 

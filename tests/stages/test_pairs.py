@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pycolmap
@@ -52,7 +53,7 @@ def test_sequential_counts_in_numbers() -> None:
 def test_sequential_order_with_folders_and_several_numbers() -> None:
     ordered = ["cam1/f2_1.jpg", "cam1/f2_12.jpg", "cam1/f10_3.jpg", "cam2/f1_1.jpg", "cam10/f0.jpg"]
     assert make_pairs(sorted(ordered), sequential(1, quadratic=False)).pairs == [
-        Pair.of(a, b) for a, b in zip(ordered, ordered[1:], strict=False)
+        Pair.of(a, b) for a, b in pairwise(ordered)
     ]
 
 
