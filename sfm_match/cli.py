@@ -55,6 +55,7 @@ app.add_typer(evaluate_app, name="eval")
 
 NO_MODEL = 3
 LEFT_OUT = 4
+STOPPED = 130
 INPUT_ERRORS = (ConfigError, ImageError, StoreError, LockedError, WeightsError)
 
 
@@ -283,6 +284,7 @@ def main() -> None:
     except (*INPUT_ERRORS, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from what is finished", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:  # what typer makes of Ctrl-C
+            typer.echo("stopped; the same command goes on from what is finished", err=True)
+        raise

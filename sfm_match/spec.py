@@ -52,6 +52,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def parse_config(config_type: type[_Config], options: Mapping[str, Any], where: str) -> _Config:
     """Build a settings dataclass from options; `where` is the table's name in messages.
 
+    The text ``null`` stands for None, which TOML cannot express.
+
     Raises:
         ConfigError: an option is unknown (the nearest names are offered) or has a wrong value.
     """
@@ -59,8 +61,9 @@ def parse_config(config_type: type[_Config], options: Mapping[str, Any], where: 
     for key in options:
         if key not in known:
             raise ConfigError(f"{where}.{key}: no such option; {nearest(key, known)}")
+    values = {key: None if value == "null" else value for key, value in options.items()}
     try:
-        return TypeAdapter(config_type).validate_python(dict(options))
+        return TypeAdapter(config_type).validate_python(values)
     except ValidationError as error:
         problems = [
             f"{'.'.join([where, *map(str, e['loc'])])}: {e['msg']}, got {e['input']!r}"

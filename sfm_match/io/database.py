@@ -72,11 +72,18 @@ def write_database(
             for pair, matches, two_view in pairs:
                 _write_pair(database, (ids[pair.a], ids[pair.b]), matches, two_view, counts)
         _write_info(partial, info)
+        # A killed reader leaves a write-ahead log behind, which would be applied to the new file.
+        _remove_logs(path)
         publish(partial, path)
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        _remove_logs(partial)
     return counts
+
+
+def _remove_logs(path: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _write_images(
@@ -142,6 +149,8 @@ def _write_info(path: Path, info: Mapping[str, str]) -> None:
     # other's locks.
     connection = sqlite3.connect(path)
     try:
+        # Everything in the one file that is renamed; pycolmap turns the log on again by itself.
+        connection.execute("PRAGMA journal_mode = DELETE")
         with connection:
             connection.execute(f"CREATE TABLE {_INFO_TABLE} (key TEXT PRIMARY KEY, value TEXT)")
             connection.executemany(f"INSERT INTO {_INFO_TABLE} VALUES (?, ?)", info.items())

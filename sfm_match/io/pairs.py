@@ -25,7 +25,7 @@ _TWO_TOKENS = re.compile(rf"{_TOKEN}\s+{_TOKEN}")
 _SPACES = re.compile(r"\s+")
 _JSON = json.JSONDecoder(strict=False)  # a tab typed between quotes is a tab
 
-_MAX_LINE = 1 << 16  # two file names are shorter, however they are escaped
+_MAX_LINE = 1 << 15  # two file names are shorter, however they are escaped
 _MAX_SHOWN = 200
 # A name is compared with all names to find similar ones: done for the first few wrong names.
 _MAX_SUGGESTIONS = 5
@@ -136,7 +136,7 @@ def _divide(line: str, known: Collection[str]) -> tuple[str, str] | str:
     quoted = _read_quoted(line) if '"' in line else None
     if quoted and quoted[0] in known and quoted[1] in known:
         return quoted
-    plain = [(line[: gap.start()], line[gap.end() :]) for gap in _SPACES.finditer(line)]
+    plain = ((line[: gap.start()], line[gap.end() :]) for gap in _SPACES.finditer(line))
     fitting = [(left, right) for left, right in plain if left in known and right in known]
     if len(fitting) == 1:
         return fitting[0]

@@ -27,6 +27,8 @@ CONCURRENT = True
 LICENCE = "Apache-2.0"
 
 _BYTES_PER_UNIT = 512.0
+# Rounding to bytes changes the norm of SIFT's descriptors by less than half of this.
+_NORM_TOLERANCE = 0.01
 _CHUNK = 64
 # A block of products should stay in a core's cache; the result does not depend on it.
 _BLOCK_ROWS = 256
@@ -68,6 +70,12 @@ class Descriptors:
         offsets = None if self.offsets is None else self.offsets[rows]
         return Descriptors(self.values[rows], offsets)
 
+    def as_float(self) -> Descriptors:
+        """Return the same descriptors as unit float32."""
+        if self.offsets is None:
+            return self
+        return Descriptors(torch.nn.functional.normalize(self.values.float() + 128, dim=1))
+
     @property
     def cosine_per_product(self) -> float:
         """What a product of two descriptors has to be multiplied by to be their cosine."""
@@ -94,10 +102,17 @@ def encode_descriptors(descriptors: Tensor) -> Descriptors:
     values = descriptors.float()
     if values.device.type == "cpu" and len(values) and _int8_product_is_exact():
         scaled = values * _BYTES_PER_UNIT
-        if bool(((scaled == scaled.round()) & (scaled >= 0) & (scaled <= 255)).all()):
+        if _are_bytes(scaled):
             offsets = 128 * scaled.sum(dim=1).int() - 64 * 128 * values.shape[1]
             return Descriptors((scaled - 128).to(torch.int8), offsets)
     return Descriptors(torch.nn.functional.normalize(values, dim=1))
+
+
+def _are_bytes(scaled: Tensor) -> bool:
+    """Whether all descriptors (N, D) are bytes of norm 512."""
+    norms = scaled.norm(dim=1) / _BYTES_PER_UNIT
+    whole = (scaled == scaled.round()) & (scaled >= 0) & (scaled <= 255)
+    return bool(whole.all() and ((norms - 1).abs() < _NORM_TOLERANCE).all())
 
 
 def _products(block: Descriptors, others: Descriptors, out: Tensor) -> Tensor:
@@ -183,6 +198,8 @@ def match_descriptors(
     a: Descriptors, b: Descriptors, config: Config, block_rows: int = _BLOCK_ROWS
 ) -> tuple[Tensor, Tensor]:
     """Return the matched rows (M, 2) int64 and their cosines (M,), sorted by the row of a."""
+    if (a.offsets is None) != (b.offsets is None):
+        a, b = a.as_float(), b.as_float()
 
     def distance(products: Tensor) -> Tensor:
         return (2 - 2 * a.cosine_per_product * products).clamp(0, 4).sqrt()

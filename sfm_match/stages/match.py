@@ -80,11 +80,13 @@ def match(
         lambda name: matcher.encode(View(None, features.read(name, digests[name]))), cache_bytes
     )
     on_gpu = device.startswith("cuda")
-    threads = (workers or num_cores()) if load_plugin(spec.kind, spec.name).CONCURRENT else 1
+    concurrent = load_plugin(spec.kind, spec.name).CONCURRENT
     found = (
-        _in_batches(matcher, encoded, order_pairs(todo), _PAIRS_PER_BATCH_ON_GPU if on_gpu else 1)
-        if on_gpu or threads == 1
-        else _in_threads(matcher, encoded, order_pairs(todo), threads)
+        _in_threads(matcher, encoded, order_pairs(todo), workers or num_cores())
+        if concurrent and not on_gpu
+        else _in_batches(
+            matcher, encoded, order_pairs(todo), _PAIRS_PER_BATCH_ON_GPU if on_gpu else 1
+        )
     )
     with store.writer() as writer:
         for pair, matches in found:

@@ -6,6 +6,7 @@ import copy
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,17 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Write the settings as a TOML recipe."""
-        write_text(path, tomli_w.dumps(self.tables))
+        write_text(path, tomli_w.dumps(_without_none(self.tables)))
+
+
+def _without_none(tables: Mapping[str, Any]) -> Tables:
+    """Return the tables with the text that stands for None (see `parse_config`)."""
+    return {
+        name: _without_none(value)
+        if isinstance(value, Mapping)
+        else ("null" if value is None else value)
+        for name, value in tables.items()
+    }
 
 
 def _component(table: str, kind: str, options: dict[str, Any], inputs: tuple[Spec, ...]) -> Spec:
@@ -165,9 +176,11 @@ def parse_settings(settings: Iterable[str]) -> Tables:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    # No option is a date, but a folder may be called like one.
+    return text if isinstance(value, date | time) else value
 
 
 def _recipe_folder() -> Path:

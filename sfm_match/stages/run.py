@@ -72,8 +72,6 @@ class Run:
         self._recipe = recipe
         self._threads = num_cores() if threads is None else threads
         self._progress = progress
-        recipe.write(self.workspace.out / "recipe.toml")
-        self.workspace.results.begin(recipe.tables, recipe.fingerprints)
 
     def _stage(
         self,

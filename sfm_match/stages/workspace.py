@@ -43,7 +43,6 @@ class Workspace:
         out: the output folder.
         recipe: the settings.
         images: the folder of images.
-        results: the content of `results.json`.
     """
 
     def __init__(self, out: Path, recipe: Recipe, wait: bool) -> None:
@@ -66,7 +65,6 @@ class Workspace:
         log_to(out / "log.txt")
         self._lock = FileLock(out / ".lock")
         self._wait = wait
-        self.results = Results(out / "results.json")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -82,6 +80,17 @@ class Workspace:
             raise LockedError(
                 f"{self.out}: another run is writing there; wait for its end, or pass --wait"
             ) from None
+
+    @cached_property
+    def results(self) -> Results:
+        """The content of `results.json`; its first use writes the settings, to `recipe.toml` too.
+
+        So a run that finds the folder locked leaves both as they are.
+        """
+        results = Results(self.out / "results.json")
+        self.recipe.write(self.out / "recipe.toml")
+        results.begin(self.recipe.tables, self.recipe.fingerprints)
+        return results
 
     @cached_property
     def features(self) -> Store[Features]:
