@@ -46,9 +46,22 @@ class Results:
         self._write()
 
     def set_images(self, digests: Mapping[str, str]) -> None:
-        """Set the images that can be read, each with the SHA-256 of it and its mask."""
+        """Set the images that can be read, each with the SHA-256 of it and its mask.
+
+        What failed before stays a failure for as long as the image is the same.
+        """
+        before = self.content["images"]
         self.content["images"] = dict(digests)
-        self.content["failures"] = {}
+        self.content["failures"] = {
+            name: reason
+            for name, reason in self.content["failures"].items()
+            if name in digests and digests[name] == before.get(name)
+        }
+        self._write()
+
+    def set_failures(self, failures: Mapping[str, str]) -> None:
+        """Set the images that are left out, each with the reason."""
+        self.content["failures"] = dict(failures)
         self._write()
 
     def add_failures(self, failures: Mapping[str, str]) -> None:
@@ -65,6 +78,11 @@ class Results:
         """Set the comparison of the model with the truth."""
         self.content["evaluation"] = dict(evaluation)
         self._write()
+
+    def forget_evaluation(self) -> None:
+        """Remove the comparison of a model that has been replaced."""
+        if self.content.pop("evaluation", None) is not None:
+            self._write()
 
     def _write(self) -> None:
         write_text(self._path, json.dumps(self.content, indent=1))

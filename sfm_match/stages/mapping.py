@@ -79,12 +79,12 @@ def map_images(
         progress: called with the number of images registered since the last call.
     """
     database = out / "database.db"
+    partial = out / ".models.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     made_from = fingerprint([read_info(database).get("fingerprint"), spec.payload])
     done = _read_report(out / "model", made_from)
     if done is not None:
         return done
-    partial = out / ".models.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     (partial / "mapper").mkdir(parents=True)
     job = Job(
         database=database,
@@ -134,7 +134,10 @@ def _run_in_thread(job: Job, name: str) -> Models:
 
 
 def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapReport:
-    """Replace the models of an earlier run; `model/` disappears first and comes last."""
+    """Replace the models of an earlier run; `model/` disappears first and comes last.
+
+    Both are renamed as a whole: a kill leaves no folder with some of its files.
+    """
     found = sorted(found, key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
     report = MapReport([_summary(model) for model in found])
     info = {"fingerprint": made_from, "models": [asdict(model) for model in report.models]}
@@ -143,8 +146,11 @@ def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapRepo
         folder.mkdir(parents=True)
         model.write(folder)
         write_text(folder / _INFO_FILE, json.dumps(info, indent=1))
-    shutil.rmtree(out / "model", ignore_errors=True)
-    shutil.rmtree(out / "models", ignore_errors=True)
+    old = partial / "old"
+    old.mkdir()
+    for name in ("model", "models"):
+        if (out / name).exists():
+            (out / name).rename(old / name)
     if found:
         shutil.copytree(partial / "models" / "0", partial / "model")
         (partial / "models").rename(out / "models")

@@ -92,17 +92,19 @@ class Run:
 
     def extract(self) -> ExtractReport:
         """Extract the features of all images."""
-        sources = list(self.workspace.sources.images.values())
+        space = self.workspace
+        sources = list(space.sources.images.values())
         work = partial(
             extract,
             sources,
             self._recipe.features,
-            self.workspace.features,
+            space.features,
             device=self.device,
             workers=self._threads,
         )
         report = self._stage("extract", len(sources), work)
-        self.workspace.leave_out(report.failures)
+        space.results.set_failures(space.sources.failures)
+        space.leave_out(report.failures)
         return report
 
     def pairs(self) -> PairList:
@@ -153,6 +155,10 @@ class Run:
 
     def import_features(self) -> DatabaseReport:
         """Write `database.db` from the stores: all images with features, all verified pairs."""
+        with self.workspace.lock():
+            return self._import_features()
+
+    def _import_features(self) -> DatabaseReport:
         space = self.workspace
         digests, cameras = space.digests(), space.cameras
         pairs = space.pairs(
@@ -169,11 +175,14 @@ class Run:
             space.matches,
             space.two_views,
         )
-        with space.lock():
-            return self._stage("import", len(pairs), work)
+        return self._stage("import", len(pairs), work)
 
     def map(self) -> MapReport:
         """Reconstruct from `database.db` into `models/` and `model/`."""
+        with self.workspace.lock():
+            return self._map()
+
+    def _map(self) -> MapReport:
         space = self.workspace
         if not (space.out / "database.db").is_file():
             raise ConfigError(f"{space.out}: there is no database.db; import first")
@@ -186,8 +195,9 @@ class Run:
             self._recipe.mapper_options,
             threads=self._threads,
         )
-        with space.lock():
-            report = self._stage("map", len(space.sources.images), work)
+        report = self._stage("map", len(space.sources.images), work)
+        if not report.reused:
+            space.results.forget_evaluation()
         if report.reason:
             log.error("no model: %s", report.reason)
         return report

@@ -49,6 +49,18 @@ def test_what_stands_between_shades_and_what_does_not_does_not() -> None:
     assert (unshaded[..., 0] > 0).all()
 
 
+def test_what_stands_beyond_the_lamp_does_not_shade() -> None:
+    behind = rectangle((0.1, 0.1, 1.5), 2 * (X - Y), -3 * Z, np.zeros((2, 2, 3), dtype=np.uint8))
+    scene = Scene((floor(4.0), behind), (LAMP,), ambient=(0, 0, 0))
+    light = light_on(illuminate(scene, spacing=4.0 / 81, ambient_samples=0))[..., 0]
+    # The screen stands along x + y = 0.2; rows go down towards -y.
+    x, y = np.meshgrid(np.arange(81) - 40, 40 - np.arange(81))
+    near, far = (x + y) * 4.0 / 81 < 0.1, (x + y) * 4.0 / 81 > 0.3
+    middle = np.abs(x - y) < 20
+    assert (light[near] > 0).all()
+    assert (light[far & middle] == 0).all()
+
+
 def test_the_edge_of_a_large_lamps_shadow_is_soft() -> None:
     screen = rectangle((0, 0, 1.0), 0.5 * X, 0.5 * Y, np.zeros((2, 2, 3), dtype=np.uint8))
     levels = []

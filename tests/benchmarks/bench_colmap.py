@@ -1,0 +1,120 @@
+"""Extraction, matching, verification and mapping against pycolmap's own functions for them.
+
+    python -m tests.benchmarks.bench_colmap IMAGES [TRUTH] [-o SETTING ...]
+
+Both do the same work on the same images with the same cameras, stage by stage in turn; each figure
+is the smallest of three rounds. pycolmap's matcher is approximate by default; its exact one takes
+minutes for a dozen images, so it is timed on three images only.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pycolmap
+
+from sfm_match import Recipe, Run
+from sfm_match.logs import quiet_colmap
+from sfm_match.stages.evaluate import evaluate_model
+
+ROUNDS = 3
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+class Colmap:
+    """pycolmap's own road from images to a model."""
+
+    def __init__(self, images: Path, folder: Path, recipe: Recipe) -> None:
+        self.images, self.folder, self.recipe = images, folder, recipe
+        self.database = folder / "colmap.db"
+        folder.mkdir()
+
+    def extract(self) -> None:
+        camera = self.recipe.camera
+        reader = pycolmap.ImageReaderOptions(camera_model=camera.model)
+        if camera.params is not None:
+            reader.camera_params = ",".join(map(repr, camera.params))
+        mode = pycolmap.CameraMode.__members__[camera.mode.upper()]
+        pycolmap.extract_features(
+            self.database, self.images, camera_mode=mode, reader_options=reader
+        )
+
+    def match(self) -> None:
+        options = pycolmap.FeatureMatchingOptions(skip_geometric_verification=True)
+        pycolmap.match_exhaustive(self.database, matching_options=options)
+
+    def verify(self) -> None:
+        pycolmap.geometric_verification(self.database)
+
+    def map(self) -> None:
+        options = pycolmap.IncrementalPipelineOptions()
+        if self.recipe.camera.fixed:
+            with pycolmap.Database.open(self.database) as database:
+                ids = {camera.camera_id for camera in database.read_all_cameras()}
+            options.constant_cameras = ids
+            options.mapper.abs_pose_refine_focal_length = False
+            options.mapper.abs_pose_refine_extra_params = False
+        pycolmap.incremental_mapping(self.database, self.images, self.folder, options)
+
+
+def bench_exact_matching(images: Path, folder: Path) -> float:
+    names = sorted(path.name for path in images.iterdir())[:3]
+    database = folder / "three.db"
+    pycolmap.extract_features(database, images, image_names=names)
+    options = pycolmap.FeatureMatchingOptions(skip_geometric_verification=True)
+    options.sift.cpu_brute_force_matcher = True
+    return seconds(lambda: pycolmap.match_exhaustive(database, matching_options=options)) / 3
+
+
+def main(images: Path, truth: Path | None, settings: list[str]) -> None:
+    quiet_colmap()
+    recipe = Recipe.load("sift", *settings, images={"path": str(images)})
+    times: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(ROUNDS):
+            run = Run(Path(name) / f"ours{number}", recipe)
+            colmap = Colmap(images, Path(name) / f"colmap{number}", recipe)
+            run.workspace.sources  # noqa: B018  # headers and digests are read before the clock starts
+            for stage in ("extract", "match", "verify", "map"):
+                theirs = seconds(getattr(colmap, stage))
+                ours = seconds(getattr(run, stage))
+                best = times.setdefault(stage, {"ours": ours, "pycolmap": theirs})
+                best["ours"] = min(best["ours"], ours)
+                best["pycolmap"] = min(best["pycolmap"], theirs)
+                if stage == "extract":
+                    run.pairs()
+                if stage == "verify":
+                    run.import_features()
+            quiet_colmap()
+        for stage, best in times.items():
+            ratio = best["ours"] / best["pycolmap"]
+            print(
+                f"{stage:8} ours {best['ours']:.2f} s, pycolmap {best['pycolmap']:.2f} s: {ratio:.2f}"
+            )
+        num_pairs = run.workspace.results.content["stages"]["pairs"]["pairs"]
+        exact = bench_exact_matching(images, Path(name))
+        print(
+            f"one pair exactly: ours {times['match']['ours'] / num_pairs:.3f} s, pycolmap {exact:.2f} s"
+        )
+        if truth is not None:
+            for title, model in (
+                ("ours", run.workspace.out / "model"),
+                ("pycolmap", colmap.folder / "0"),
+            ):
+                found = evaluate_model(model, truth).to_dict()
+                print(title, {k: round(v, 2) for k, v in found["auc"].items()})
+
+
+if __name__ == "__main__":
+    positional = [argument for argument in sys.argv[1:] if "=" not in argument and argument != "-o"]
+    chosen = [argument for argument in sys.argv[1:] if "=" in argument]
+    main(Path(positional[0]), Path(positional[1]) if len(positional) > 1 else None, chosen)

@@ -1,0 +1,31 @@
+"""What tests of several parts need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sfm_match.logs import quiet_colmap
+from tests.colmap_scene import Scene, synthesize
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet() -> None:
+    quiet_colmap()
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data (see its README), which the environment names."""
+    folder = os.environ.get("SFM_MATCH_TEST_DATA")
+    if folder is None:
+        pytest.skip("SFM_MATCH_TEST_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def scene() -> Scene:
+    """Six images with exact keypoints; nothing may change it."""
+    return synthesize(6)
