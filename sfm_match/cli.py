@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 something is wrong with the input (the message says what);
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from sfm_match.cli_options import (
     Wait,
 )
 from sfm_match.io.images import ImageError
+from sfm_match.io.model import ModelError
 from sfm_match.io.shard import StoreError
 from sfm_match.spec import ConfigError
 from sfm_match.stages.catalogue import describe_components, format_components
@@ -56,7 +58,7 @@ app.add_typer(evaluate_app, name="eval")
 NO_MODEL = 3
 LEFT_OUT = 4
 STOPPED = 130
-INPUT_ERRORS = (ConfigError, ImageError, StoreError, LockedError, WeightsError)
+INPUT_ERRORS = (ConfigError, ImageError, ModelError, StoreError, LockedError, WeightsError)
 
 
 @contextmanager
@@ -104,9 +106,9 @@ def _finish_map(run: Run, report: MapReport, as_json: bool, truth: Path | None =
     if report.reason:
         _show(as_json, f"no model: {report.reason}", run.workspace.results.content)
         raise typer.Exit(NO_MODEL)
-    best, out = report.models[0], run.workspace.out
+    best, out, sources = report.models[0], run.workspace.out, run.workspace.sources
     text = (
-        f"{out / 'model'}: {best.images} of {len(run.workspace.sources.images)} images, "
+        f"{out / 'model'}: {best.images} of {len(sources.images) + len(sources.failures)} images, "
         f"{best.points} points, track length {best.track_length:.2f}, "
         f"reprojection error {best.reprojection_error:.3f} px"
     )
@@ -286,5 +288,13 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:  # what typer makes of Ctrl-C
-            typer.echo("stopped; the same command goes on from what is finished", err=True)
+            _stop()
         raise
+
+
+def _stop() -> None:
+    """End the process at once: a mapper's thread that outlives the interpreter would abort."""
+    typer.echo("stopped; the same command goes on from what is finished", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(STOPPED)

@@ -224,8 +224,7 @@ class TwoView:
     Attributes:
         config: COLMAP's class of the geometry.
         inliers: bool (M,), over the matches that were verified.
-        cam1_from_cam0: float64 (3, 4), where there is one; the translation has unit length, or is
-            zero where the camera turned on the spot.
+        cam1_from_cam0: float64 (3, 4), where there is one; its translation has length 1 or 0.
         E: float64 (3, 3), essential matrix in normalised camera coordinates, where there is one.
         F: float64 (3, 3), fundamental matrix in pixels, where there is one.
         H: float64 (3, 3), homography in pixels, where there is one.

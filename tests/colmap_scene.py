@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
+from sfm_match.geometry.two_view import estimate_two_view
 from sfm_match.io.database import write_database
 from sfm_match.spec import Spec
 from sfm_match.types import (
@@ -19,11 +20,13 @@ from sfm_match.types import (
     Matches,
     Pair,
     TwoView,
-    TwoViewConfig,
 )
 
 FOCAL, CENTRE, WIDTH, HEIGHT = 600.0, (320.0, 240.0), 640, 480
 MATCHER = Spec("matchers", "synthetic", 1, {})
+_VERIFICATION = pycolmap.TwoViewGeometryOptions(
+    compute_relative_pose=True, ransac={"random_seed": 0}
+)
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,27 @@ class Scene:
         assert image is not None
         return np.asarray(image.cam_from_world().matrix())
 
+    def two_view(self, pair: Pair) -> TwoView:
+        return estimate_two_view(
+            self.cameras[pair.a],
+            self.keypoints[pair.a],
+            self.cameras[pair.b],
+            self.keypoints[pair.b],
+            self.matches[pair],
+            _VERIFICATION,
+        )
+
     def write_database(self, path: Path, pairs: list[Pair] | None = None) -> None:
-        """Write a database in which all matches of the pairs (all pairs by default) are inliers."""
+        """Write a database of the pairs, all of them by default, verified."""
         chosen = list(self.matches) if pairs is None else pairs
         write_database(
             path,
             self.cameras.cameras,
             self.cameras.of_image,
             self.keypoints.items(),
-            [(pair, self.matches[pair], verified(self.matches[pair])) for pair in chosen],
+            [(pair, self.matches[pair], self.two_view(pair)) for pair in chosen],
             {"fingerprint": "synthetic"},
         )
-
-
-def verified(matches: Matches) -> TwoView:
-    """Return the geometry in which every match is an inlier, as the mapper needs it."""
-    return TwoView(TwoViewConfig.CALIBRATED, np.ones(len(matches), bool))
 
 
 def camera(camera_id: int = 1, *, prior: bool = True, focal: float = FOCAL) -> pycolmap.Camera:

@@ -22,6 +22,8 @@ import psutil
 import pycolmap
 
 from sfm_match.cli import main
+from sfm_match.io.columns import LAYOUTS
+from sfm_match.io.shard import Shard
 from sfm_match.io.store import Entry, Store
 from sfm_match.types import Features, Matches, TwoView
 
@@ -29,7 +31,7 @@ GALLERY = Path(__file__).parents[1] / "datasets" / "gallery"
 NAMES = tuple(f"{i:02}.jpg" for i in range(6))
 NUM_PAIRS = 15
 SIZE = (320, 240)
-ITEM_TYPES = {"features": Features, "matches": Matches, "two_views": TwoView}
+ITEM_TYPES: dict[str, type] = {"features": Features, "matches": Matches, "two_views": TwoView}
 
 
 def make_images(
@@ -172,8 +174,15 @@ def read_everything(out: Path) -> dict[tuple[str, Entry], bytes]:
     return {
         (name, entry): item_bytes(store.read(*entry))
         for name, store in stores(out).items()
-        for entry in store.entries()
+        for entry in all_entries(store)
     }
+
+
+def all_entries(store: Store[Any]) -> set[Entry]:
+    """Return the entries of all shards of a store, older ones of the same key too."""
+    layout = LAYOUTS[ITEM_TYPES[store.folder.parent.name]]
+    shards = [Shard(path, layout) for path in store.folder.glob("*.h5")]
+    return {entry for shard in shards for entry in zip(shard.keys, shard.digests, strict=True)}
 
 
 def item_bytes(item: Any) -> bytes:

@@ -44,7 +44,7 @@ def estimate_two_view(
     return TwoView(
         config=TwoViewConfig(found.config),
         inliers=inliers,
-        cam1_from_cam0=None if pose is None or not inliers.any() else _finite(pose.matrix()),
+        cam1_from_cam0=None if pose is None or not inliers.any() else _unit_baseline(pose),
         E=_finite(found.E),
         F=_finite(found.F),
         H=_finite(found.H),
@@ -56,6 +56,14 @@ def _codes(indices: npt.NDArray[np.int32] | npt.NDArray[np.uint32]) -> npt.NDArr
     wide = indices.astype(np.int64)
     codes: npt.NDArray[np.int64] = wide[:, 0] << 32 | wide[:, 1]
     return codes
+
+
+def _unit_baseline(pose: pycolmap.Rigid3d) -> ArrayF64 | None:
+    """Return the pose (3, 4) with a translation of length 1; COLMAP's is another from a plane."""
+    matrix = _finite(pose.matrix())
+    if matrix is not None and matrix[:, 3].any():
+        matrix[:, 3] /= np.linalg.norm(matrix[:, 3])
+    return matrix
 
 
 def _finite(matrix: npt.NDArray[np.float64] | None) -> ArrayF64 | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,8 @@ def write_database(
 ) -> DatabaseCounts:
     """Write a COLMAP database; it replaces an older one only once it is complete.
 
+    One at a time: the caller holds a lock.
+
     Each camera is a rig of its own and each image a frame. Ids of images count from 1 in order of
     their names. Keypoints are written as they are: corner-origin pixels are COLMAP's own.
 
@@ -60,7 +61,8 @@ def write_database(
         pairs: matches and verified geometry of each pair.
         info: what the database was made from (see `read_info`).
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)  # of a run that was killed
     try:
         # pycolmap's transaction commits on an error too: the partial file is then thrown away.
         with pycolmap.Database.open(partial) as database, pycolmap.DatabaseTransaction(database):
@@ -76,9 +78,13 @@ def write_database(
         _remove_logs(path)
         publish(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
-        _remove_logs(partial)
+        _remove(partial)
     return counts
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _remove_logs(path)
 
 
 def _remove_logs(path: Path) -> None:

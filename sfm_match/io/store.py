@@ -153,7 +153,7 @@ class Store(Generic[Item]):
         return split(self._layout, stacked, stop - start)
 
     def writer(
-        self, max_items: int = 4096, max_bytes: int = 64 << 20, max_seconds: float = 10.0
+        self, max_items: int = 4096, max_bytes: int = 32 << 20, max_seconds: float = 10.0
     ) -> Writer[Item]:
         """Return a writer that publishes a shard every so many items, bytes or seconds."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -12,19 +12,24 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _PAIRS_TO_TRY = 50
+# Where no pair suffices, COLMAP halves its thresholds for the initial pair twice.
+_RELAXATION = 4
 
 
-def why_no_model(database: Path, options: Mapping[str, Any]) -> str:
+def why_no_model(database: Path, mapper: str, options: Mapping[str, Any]) -> str:
     """Return the likeliest reasons, most basic first.
 
     Args:
         database: a COLMAP database.
+        mapper: the name of the mapper.
         options: the mapper's options, for its thresholds where they were changed.
     """
-    defaults = pycolmap.IncrementalPipelineOptions()
-    changed = options.get("mapper", {})
-    min_inliers = changed.get("init_min_num_inliers", defaults.mapper.init_min_num_inliers)
-    min_angle = changed.get("init_min_tri_angle", defaults.mapper.init_min_tri_angle)
+    defaults = pycolmap.IncrementalPipelineOptions().mapper
+    table = "incremental_options" if mapper == "hierarchical" else None
+    changed = options.get(table, {}).get("mapper", {}) if table else options.get("mapper", {})
+    where = f"mapper.{table}.mapper" if table else "mapper.mapper"
+    min_inliers = changed.get("init_min_num_inliers", defaults.init_min_num_inliers) // _RELAXATION
+    min_angle = changed.get("init_min_tri_angle", defaults.init_min_tri_angle) / _RELAXATION
     with pycolmap.Database.open(database) as opened:
         ids = [image.image_id for image in opened.read_all_images()]
         num_keypoints = [opened.num_keypoints_for_image(image_id) for image_id in ids]
@@ -44,16 +49,18 @@ def why_no_model(database: Path, options: Mapping[str, Any]) -> str:
         )
         return "; ".join(facts)
     facts.append(_components(ids, pairs))
+    if mapper not in ("incremental", "hierarchical"):
+        return "; ".join(facts)
     facts.append(
-        f"{len(candidates)} pairs have the {min_inliers} inliers that an initial pair needs "
-        f"(the best has {inliers.max()}; mapper.mapper.init_min_num_inliers)"
+        f"{len(candidates)} pairs have the {min_inliers} inliers that an initial pair needs at the "
+        f"least (the best has {inliers.max()}; a quarter of {where}.init_min_num_inliers)"
     )
     if len(candidates):
         wide = sum(angle >= min_angle for angle in angles)
         facts.append(
             f"{wide} of the best {len(angles)} of them have the triangulation angle of "
-            f"{min_angle:g} degrees (the widest has {max(angles):.1f}; "
-            "mapper.mapper.init_min_tri_angle)"
+            f"{min_angle:g} degrees (the widest has {max(angles):.1f}; a quarter of "
+            f"{where}.init_min_tri_angle)"
         )
     return "; ".join(facts)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pycolmap
 
 from sfm_match.geometry import poses
+from sfm_match.io.model import ModelError, read_model
 from sfm_match.types import ArrayF64
 
 AUC_THRESHOLDS = (0.5, 1.0, 3.0, 5.0, 10.0, 20.0)
@@ -23,7 +24,6 @@ AUC_THRESHOLDS = (0.5, 1.0, 3.0, 5.0, 10.0, 20.0)
 ArrayInt = npt.NDArray[np.intp]
 
 _FAILED_PAIR = 180.0
-_MODEL_PARTS = ("cameras", "images", "points3D")
 _PAIRS_AT_A_TIME = 1 << 15
 # A baseline below this part of the largest translation is zero up to rounding.
 _ZERO_BASELINE = 1e-12
@@ -110,18 +110,18 @@ def evaluate_model(model: Path, truth: Path) -> ModelEvaluation:
 
     Raises:
         FileNotFoundError: A folder or a part of the model in it is missing.
-        ValueError: A model cannot be read, names an image twice or has a pose that is none;
+        ModelError: A model cannot be read, names an image twice or has a pose that is none;
             the truth has fewer than two poses; or the model has none of its images.
     """
-    reconstruction = _read_model(model)
-    true_poses = _poses_by_name(_read_model(truth), truth)
+    reconstruction = read_model(model)
+    true_poses = _poses_by_name(read_model(truth), truth)
     model_poses = _poses_by_name(reconstruction, model)
     if len(true_poses) < 2:
-        raise ValueError(
+        raise ModelError(
             f"{truth} has {len(true_poses)} images with a pose; a comparison needs at least 2"
         )
     if model_poses.keys().isdisjoint(true_poses):
-        raise ValueError(
+        raise ModelError(
             f"the model and the truth have no registered image in common: {model} has "
             f"{_some(sorted(model_poses))}; {truth} has {_some(sorted(true_poses))}"
         )
@@ -189,57 +189,18 @@ def format_evaluation(evaluation: ModelEvaluation) -> str:
     return "\n".join(lines)
 
 
-def _read_model(folder: Path) -> pycolmap.Reconstruction:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder with a COLMAP model")
-    missing = {
-        suffix: [p + suffix for p in _MODEL_PARTS if not (folder / (p + suffix)).is_file()]
-        for suffix in (".bin", ".txt")
-    }
-    if all(missing.values()):
-        closest = min(missing.values(), key=len)
-        raise FileNotFoundError(
-            f"{folder} holds no COLMAP model: {', '.join(closest)} missing (a model is "
-            "cameras, images and points3D, all three .bin or all three .txt)"
-        )
-    if missing[".bin"]:
-        _check_image_lines(folder / "images.txt")
-    try:
-        return pycolmap.Reconstruction(folder)
-    # What pycolmap raises for damaged files, seen by damaging them.
-    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
-        raise ValueError(f"{folder} cannot be read as a COLMAP model: {error}") from error
-
-
-def _check_image_lines(path: Path) -> None:
-    """Raise where lines of points are left out: COLMAP then silently drops every other image."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        is_points_line = False
-        for number, line in enumerate(lines, start=1):
-            text = line.strip()
-            if is_points_line:
-                if len(text.split()) % 3:
-                    raise ValueError(
-                        f"{path}, line {number}: expected the image points of the line before, as "
-                        f"x, y and point id, or an empty line, got {text[:60]!r}"
-                    )
-                is_points_line = False
-            elif text and not text.startswith("#"):
-                is_points_line = True
-
-
 def _poses_by_name(reconstruction: pycolmap.Reconstruction, folder: Path) -> dict[str, ArrayF64]:
     """Return ``cam_from_world`` (3, 4) of the images that have a pose."""
     found: dict[str, ArrayF64] = {}
     for image in map(reconstruction.image, reconstruction.reg_image_ids()):
         if image.name in found:
-            raise ValueError(
+            raise ModelError(
                 f"{folder} has two images named {image.name!r} (text models cut names at a space)"
             )
         pose = image.cam_from_world()
         norm = float(np.linalg.norm(pose.rotation.quat))
         if norm == 0 or not np.isfinite([norm, *pose.translation]).all():
-            raise ValueError(f"{folder}: image {image.name!r} has no finite rotation and position")
+            raise ModelError(f"{folder}: image {image.name!r} has no finite rotation and position")
         # pycolmap takes quaternions as the file has them, so few digits would make a skew rotation.
         rotation = pycolmap.Rotation3d(pose.rotation.quat / norm)
         found[image.name] = pycolmap.Rigid3d(rotation, pose.translation).matrix()

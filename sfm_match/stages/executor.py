@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
@@ -88,7 +89,8 @@ def _run_in_processes(
         while todo or waiting:
             while todo and len(waiting) <= processes:
                 task = todo.popleft()
-                waiting.append((task, pool.submit(_call, function, task)))
+                with _without_ctrl_c():
+                    waiting.append((task, pool.submit(_call, function, task)))
             if todo:
                 task = todo.popleft()
                 yield task, function(component, task)
@@ -97,6 +99,22 @@ def _run_in_processes(
                 yield task, future.result()
     finally:
         pool.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back meanwhile, and for good in processes and threads that are started here.
+
+    A terminal sends it to all processes; this one decides when the others stop.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_in_threads(
@@ -123,7 +141,7 @@ def run_in_threads(
 
 def _start_worker(spec: Spec, device: str, parent: int) -> None:
     global _component  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     quiet_colmap()
     _component = spec.build(device)

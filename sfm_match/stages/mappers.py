@@ -11,6 +11,7 @@ from typing import Any
 import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
+from sfm_match.io.model import ModelError, read_model
 from sfm_match.options import json_options, merge_options
 from sfm_match.spec import ConfigError, Spec, nearest
 
@@ -113,9 +114,15 @@ def _triangulation(job: Job) -> Models:
     options = dict(job.options)
     poses = Path(options.pop("poses"))
     model = _posed_model(job.database, poses)
+    # The poses come with their cameras; the database has to have the same, in a copy.
+    database = job.output / "posed.db"
+    shutil.copyfile(job.database, database)
+    with pycolmap.Database.open(database) as opened:
+        for camera in model.cameras.values():
+            opened.update_camera(camera)
     pycolmap.triangulate_points(
         model,
-        job.database,
+        database,
         job.images,
         job.output,
         options=_incremental_options(job, options),
@@ -126,7 +133,10 @@ def _triangulation(job: Job) -> Models:
 
 def _posed_model(database: Path, poses: Path) -> pycolmap.Reconstruction:
     """Return a model without points: the database's images with the poses of another model."""
-    reference = pycolmap.Reconstruction(poses)
+    try:
+        reference = read_model(poses)
+    except (FileNotFoundError, ModelError) as error:
+        raise ConfigError(f"mapper.poses: {error}") from None
     model = pycolmap.Reconstruction()
     with pycolmap.Database.open(database) as opened:
         images = opened.read_all_images()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
-from sfm_match.io.database import read_info
+from sfm_match.io.database import content_digest, read_info
 from sfm_match.io.files import write_text
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec, fingerprint
@@ -77,11 +77,15 @@ def map_images(
         options: its options that differ from pycolmap's defaults.
         threads: how many threads, -1 for all; with one, a seed fixes the result.
         progress: called with the number of images registered since the last call.
+
+    Raises:
+        ConfigError: the model with known poses cannot be read or is of other images.
     """
     database = out / "database.db"
     partial = out / ".models.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    made_from = fingerprint([read_info(database).get("fingerprint"), spec.payload])
+    poses = _digest_of_poses(options)
+    made_from = fingerprint([read_info(database).get("fingerprint"), spec.payload, poses])
     done = _read_report(out / "model", made_from)
     if done is not None:
         return done
@@ -105,8 +109,16 @@ def map_images(
         shutil.rmtree(partial, ignore_errors=True)
         quiet_colmap()
     if not report.models:
-        report.reason = why_no_model(database, dict(spec.config))
+        report.reason = why_no_model(database, spec.name, spec.config)
     return report
+
+
+def _digest_of_poses(options: Mapping[str, object]) -> str | None:
+    """Return the digest of the model that poses are taken from: its files may change."""
+    if "poses" not in options:
+        return None
+    files = sorted(path for path in Path(str(options["poses"])).glob("*") if path.is_file())
+    return content_digest(path.read_bytes() for path in files)
 
 
 def _run_in_thread(job: Job, name: str) -> Models:

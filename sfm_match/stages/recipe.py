@@ -241,4 +241,16 @@ def recipe_for(
     base = read_tables(name or (kept if images is None else DEFAULT))
     folder = read_tables(kept)["images"]["path"] if images is None else str(images.absolute())
     merged = merge(merge(base, {"images": {"path": folder}}), tables)
-    return Recipe.of_tables(merge(merged, parse_settings(settings)))
+    return Recipe.of_tables(_absolute(merge(merged, parse_settings(settings))))
+
+
+def _absolute(tables: Tables) -> Tables:
+    """Return the tables with absolute paths: they are kept, and used from other folders."""
+    paths = [
+        (table, key)
+        for table, key in (("images", "masks"), ("pairs", "path"), ("mapper", "poses"))
+        if isinstance(tables.get(table), Mapping) and key in tables[table]
+    ]
+    for table, key in paths:
+        tables = merge(tables, {table: {key: str(Path(tables[table][key]).absolute())}})
+    return tables

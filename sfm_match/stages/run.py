@@ -211,6 +211,7 @@ class Run:
     def all(self) -> MapReport:
         """Run all stages."""
         with self.workspace.lock():
+            _ = self.workspace.cameras  # whether they fit the images is known before the work
             self.extract()
             self.pairs()
             self.match()

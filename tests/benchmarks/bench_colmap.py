@@ -97,14 +97,12 @@ def main(images: Path, truth: Path | None, settings: list[str]) -> None:
             quiet_colmap()
         for stage, best in times.items():
             ratio = best["ours"] / best["pycolmap"]
-            print(
-                f"{stage:8} ours {best['ours']:.2f} s, pycolmap {best['pycolmap']:.2f} s: {ratio:.2f}"
-            )
+            both = f"ours {best['ours']:.2f} s, pycolmap {best['pycolmap']:.2f} s"
+            print(f"{stage:8} {both}: {ratio:.2f}")
         num_pairs = run.workspace.results.content["stages"]["pairs"]["pairs"]
         exact = bench_exact_matching(images, Path(name))
-        print(
-            f"one pair exactly: ours {times['match']['ours'] / num_pairs:.3f} s, pycolmap {exact:.2f} s"
-        )
+        ours = times["match"]["ours"] / num_pairs
+        print(f"one pair exactly: ours {ours:.3f} s, pycolmap {exact:.2f} s")
         if truth is not None:
             for title, model in (
                 ("ours", run.workspace.out / "model"),

@@ -137,9 +137,7 @@ def test_the_options_are_used() -> None:
     (pair, matches), *_ = noisy.matches.items()
     counts = []
     for max_error in (0.3, 4.0):
-        options = pycolmap.TwoViewGeometryOptions(
-            ransac={"random_seed": 7, "max_error": max_error}
-        )
+        options = pycolmap.TwoViewGeometryOptions(ransac={"random_seed": 7, "max_error": max_error})
         cameras = camera(1), camera(2)
         points = noisy.keypoints[pair.a], noisy.keypoints[pair.b]
         found = estimate_two_view(cameras[0], points[0], cameras[1], points[1], matches, options)

@@ -82,9 +82,7 @@ def pair_rows() -> list[tuple[Pair, Matches, TwoView]]:
     ]
 
 
-def write(
-    path: Path, *, columns: int = 2, info: Mapping[str, str] | None = None
-) -> DatabaseCounts:
+def write(path: Path, *, columns: int = 2, info: Mapping[str, str] | None = None) -> DatabaseCounts:
     found = keypoints(columns)
     return write_database(
         path, cameras(), CAMERA_OF, found.items(), pair_rows(), info or {"fingerprint": "f"}
@@ -146,9 +144,7 @@ def test_matches_and_geometries_come_back_exactly(tmp_path: Path) -> None:
                 assert found.config == 0
                 continue
             assert found.config == two_view.config
-            np.testing.assert_array_equal(
-                found.inlier_matches, expected.indices[two_view.inliers]
-            )
+            np.testing.assert_array_equal(found.inlier_matches, expected.indices[two_view.inliers])
             for name in ("E", "F", "H"):
                 matrix = getattr(two_view, name)
                 if matrix is not None:
