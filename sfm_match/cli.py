@@ -1,14 +1,11 @@
-"""The command line: arguments in, text or JSON out.
-
-Exit codes: 0 done; 1 something is wrong with the input (the message says what); 2 wrong usage;
-3 no model came out (the message says why); 4 done, but some images were left out; 130 Ctrl-C.
-"""
+"""The command line: arguments in, text or JSON out."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +30,7 @@ from sfm_match.cli_options import (
     Threads,
     Truth,
     Wait,
+    tables_of,
 )
 from sfm_match.io.images import ImageError
 from sfm_match.io.model import ModelError
@@ -41,16 +39,23 @@ from sfm_match.spec import ConfigError
 from sfm_match.stages.catalogue import describe_components, format_components
 from sfm_match.stages.clean import clean_stores
 from sfm_match.stages.evaluate import evaluate_model, format_evaluation
+from sfm_match.stages.executor import WorkerError
 from sfm_match.stages.export import export as export_stores
-from sfm_match.stages.mapping import MapReport
+from sfm_match.stages.mapping import MAPPER_THREAD, MapReport
 from sfm_match.stages.match import match_digest
 from sfm_match.stages.recipe import read_tables, recipe_for, recipe_names
 from sfm_match.stages.run import Run, no_progress
 from sfm_match.stages.workspace import LockedError, Workspace
 from sfm_match.weights import WeightsError
 
+_HELP = """From photographs to a verified COLMAP model, with any local feature and any matcher.
+
+Exit codes: 0 done; 1 something is wrong with the input, the message says what; 2 wrong usage;
+3 no model came out, the message says why; 4 done, but some images were left out; 130 Ctrl-C.
+"""
+
 app = typer.Typer(
-    help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+    help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 evaluate_app = typer.Typer(help="Compare results with the truth.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="eval")
@@ -58,34 +63,23 @@ app.add_typer(evaluate_app, name="eval")
 NO_MODEL = 3
 LEFT_OUT = 4
 STOPPED = 130
-INPUT_ERRORS = (ConfigError, ImageError, ModelError, StoreError, LockedError, WeightsError)
+INPUT_ERRORS = (
+    ConfigError,
+    ImageError,
+    ModelError,
+    StoreError,
+    LockedError,
+    WeightsError,
+    WorkerError,
+)
 
 
 @contextmanager
 def _bar(stage: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    with tqdm(total=total, desc=f"{stage:8}", file=sys.stderr, disable=total is None) as bar:
+    # A log file needs no line for each tenth of a second.
+    pause = 0.1 if sys.stderr.isatty() else 5.0
+    with tqdm(total=total, desc=f"{stage:8}", disable=total is None, mininterval=pause) as bar:
         yield bar.update
-
-
-def _tables(
-    features: str | None,
-    matcher: str | None,
-    pairs: str | None,
-    mapper: str | None,
-    seed: int | None,
-) -> dict[str, Any]:
-    """Return the tables that the named options change."""
-    tables: dict[str, Any] = {}
-    for table, name in (("features", features), ("matcher", matcher), ("mapper", mapper)):
-        if name is not None:
-            tables[table] = {"name": name}
-    if pairs is not None and Path(pairs).is_file():
-        tables["pairs"] = {"method": "file", "path": str(Path(pairs).absolute())}
-    elif pairs is not None:
-        tables["pairs"] = {"method": pairs}
-    if seed is not None:
-        tables["seed"] = seed
-    return tables
 
 
 def _show(as_json: bool, text: str, content: Any) -> None:
@@ -138,7 +132,7 @@ def run_all(
     wait: Wait = False,
 ) -> None:
     """Reconstruct a folder of images: every stage, each only where it is not done yet."""
-    tables = _tables(features, matcher, pairs, mapper, seed)
+    tables = tables_of(features, matcher, pairs, mapper, seed)
     settings = recipe_for(out, images, recipe, tables, option or ())
     bar = no_progress if quiet else _bar
     run = Run(out, settings, device=device, threads=threads, wait=wait, progress=bar)
@@ -163,7 +157,7 @@ def _add_stage(name: str, text: str, work: Callable[[Run, bool], None]) -> None:
         quiet: Quiet = False,
         wait: Wait = False,
     ) -> None:
-        tables = _tables(features, matcher, pairs, mapper, seed)
+        tables = tables_of(features, matcher, pairs, mapper, seed)
         settings = recipe_for(out, None, recipe, tables, option or ())
         bar = no_progress if quiet else _bar
         run = Run(out, settings, device=device, threads=threads, wait=wait, progress=bar)
@@ -214,7 +208,7 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Extract the features of a folder of images; the recipe is kept for the stages that follow."""
-    tables = _tables(features, matcher, pairs, mapper, seed)
+    tables = tables_of(features, matcher, pairs, mapper, seed)
     settings = recipe_for(out, images, recipe, tables, option or ())
     bar = no_progress if quiet else _bar
     run = Run(out, settings, device=device, threads=threads, progress=bar)
@@ -288,13 +282,11 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:  # what typer makes of Ctrl-C
-            _stop()
+            typer.echo("stopped; the same command goes on from what is finished", err=True)
+            if any(thread.name == MAPPER_THREAD for thread in threading.enumerate()):
+                # It is in pycolmap, not every mapper of which can be cancelled, and would abort
+                # the process when it came back to an interpreter that has ended.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(STOPPED)
         raise
-
-
-def _stop() -> None:
-    """End the process at once: a mapper's thread that outlives the interpreter would abort."""
-    typer.echo("stopped; the same command goes on from what is finished", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(STOPPED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,3 +36,24 @@ Truth = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run on OUT to end.")]
+
+
+def tables_of(
+    features: str | None,
+    matcher: str | None,
+    pairs: str | None,
+    mapper: str | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Return the tables that the named options change."""
+    tables: dict[str, Any] = {}
+    for table, name in (("features", features), ("matcher", matcher), ("mapper", mapper)):
+        if name is not None:
+            tables[table] = {"name": name}
+    if pairs is not None and Path(pairs).is_file():
+        tables["pairs"] = {"method": "file", "path": str(Path(pairs).absolute())}
+    elif pairs is not None:
+        tables["pairs"] = {"method": pairs}
+    if seed is not None:
+        tables["seed"] = seed
+    return tables

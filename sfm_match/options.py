@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sfm_match.spec import ConfigError, nearest
+from sfm_match.types import ArrayF64
 
 
 def merge_options(
@@ -47,11 +48,17 @@ def _checked(default: Any, value: Any, where: str) -> Any:
     if isinstance(default, Path) and isinstance(value, str):
         return Path(value)
     if isinstance(default, np.ndarray) and isinstance(value, list):
-        return np.array(value, default.dtype)
+        return _vector(default, value, where)
     if default is not None and type(value) is not type(default):
         wanted = type(default).__name__
         raise ConfigError(f"{where}: must be of type {wanted}, like {default!r}, got {value!r}")
     return value
+
+
+def _vector(default: ArrayF64, value: list[Any], where: str) -> ArrayF64:
+    if len(value) != len(default) or not all(type(part) in (int, float) for part in value):
+        raise ConfigError(f"{where}: must be {len(default)} numbers, got {value!r}")
+    return np.array(value, default.dtype)
 
 
 def _enum_member(enum: Any, value: Any, where: str) -> Any:

@@ -82,25 +82,31 @@ def _entry_point_modules(kind: str) -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=f"sfm_match.{kind}")}
 
 
-def plugin_names(kind: str) -> list[str]:
-    """Return the names of all plugins of a kind, built-in and registered."""
+def _built_in_names(kind: str) -> set[str]:
     try:
         package = importlib.import_module(f"sfm_match.{kind}")
     except ModuleNotFoundError:
-        return sorted(_entry_point_modules(kind))
-    built_in = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    return sorted(built_in | set(_entry_point_modules(kind)))
+        return set()
+    return {module.name for module in pkgutil.iter_modules(package.__path__)}
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Return the names of all plugins of a kind, built-in and registered."""
+    return sorted(_built_in_names(kind) | set(_entry_point_modules(kind)))
 
 
 def load_plugin(kind: str, name: str) -> ModuleType:
     """Return the module of a plugin.
 
     Raises:
-        LookupError: there is none of that name; the message lists those there are.
+        LookupError: there is none of that name, the message lists those there are; or a built-in
+            one has the name of a registered one.
     """
-    if name not in plugin_names(kind):
+    built_in, registered = _built_in_names(kind), _entry_point_modules(kind)
+    if name in built_in and name in registered:
+        raise LookupError(f"{registered[name].value} and a built-in plugin are both named {name!r}")
+    if name not in built_in | set(registered):
         raise LookupError(f"no {kind} plugin named {name!r}; {nearest(name, plugin_names(kind))}")
-    registered = _entry_point_modules(kind)
     if name in registered:
         module: ModuleType = registered[name].load()
         return module

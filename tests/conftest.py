@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sfm_match import weights
 from sfm_match.logs import quiet_colmap
 from tests.colmap_scene import Scene, synthesize
 
@@ -14,6 +16,16 @@ from tests.colmap_scene import Scene, synthesize
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
     quiet_colmap()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _checkpoints() -> Iterator[None]:
+    """Look for checkpoints among the test data first."""
+    folder = os.environ.get("SFM_MATCH_TEST_DATA")
+    with pytest.MonkeyPatch.context() as patch:
+        if folder is not None:
+            patch.setenv(weights.ENV_FOLDER, str(Path(folder) / "weights"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -109,11 +110,11 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> Outcome:
-    """Wait for a process; it is killed after some time."""
+    """Wait for a process; after some time it is killed, with all of its group."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise
     return Outcome(process.returncode, out, err)

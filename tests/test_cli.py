@@ -209,6 +209,8 @@ def test_an_image_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
     # And once the image is whole, nothing is left of it.
     shutil.copy(make_images(tmp_path / "whole") / "02.jpg", images)
     (images / "empty.png").unlink()
+    assert call("pairs", out, *FIXED).code == 0
+    assert results(out)["failures"] == {}
     assert call("run", images, out, *FIXED).code == 0
     assert results(out)["failures"] == {}
 

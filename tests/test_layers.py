@@ -17,7 +17,7 @@ SEES = {
     "weights": {"checkpoints"},
     "logs": set(),
     "spec": {"weights"},
-    "options": {"spec"},
+    "options": {"spec", "types"},
     "geometry": BASE,
     "synthetic": BASE,
     "io": BASE,

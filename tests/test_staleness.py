@@ -272,13 +272,14 @@ def test_other_weights_renew_everything_but_another_place_does_not(
 
 def test_edited_poses_renew_a_triangulation(made: Made, base: Made) -> None:
     poses = Path(shutil.copytree(base.out / "model", made.images.parent / "poses"))
+    assert run(made, "mapper.name=global") == FROM_MAP
+    others = Path(shutil.copytree(made.out / "model", made.images.parent / "others"))
     mapper = "mapper.name=triangulation"
     assert run(made, mapper, f"mapper.poses={poses}") == FROM_MAP
     points = model_content(made.out / "model")["points"]
     assert run(made, mapper, f"mapper.poses={poses}") == UNCHANGED
-    assert run(made, "mapper.name=global") == FROM_MAP
     shutil.rmtree(poses)
-    shutil.copytree(made.out / "model", poses)
+    others.rename(poses)
     assert run(made, mapper, f"mapper.poses={poses}") == FROM_MAP
     assert model_content(made.out / "model")["points"] != points
 

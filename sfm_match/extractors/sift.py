@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pycolmap
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.geometry.raster import shrink, to_grey
+from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec
 from sfm_match.types import ArrayF32, ArrayI32, Extractor, Features, Image
 
@@ -35,7 +36,7 @@ class Config:
     Attributes:
         max_keypoints: the largest-scale features up to about this many (COLMAP keeps whole scale
             levels and adds second orientations, so a few more may come).
-        resize: shrink the image so that its long side has at most so many pixels; null for never.
+        resize: shrink the image so that its long side has at most so many pixels; 0 for never.
         root: RootSIFT descriptors (L1 norm, square root) instead of the L2 norm.
         first_octave: -1 doubles the image first.
         peak_threshold: smallest contrast of an extremum of the difference of Gaussians.
@@ -46,7 +47,7 @@ class Config:
     """
 
     max_keypoints: PositiveInt = 8192
-    resize: PositiveInt | None = 3200
+    resize: NonNegativeInt = 3200
     root: bool = True
     first_octave: int = -1
     peak_threshold: PositiveFloat = 0.02 / 3
@@ -59,14 +60,17 @@ class Config:
 @dataclass(frozen=True)
 class _Sift:
     config: Config
-    extractor: pycolmap.FeatureExtractor
+    options: pycolmap.FeatureExtractionOptions
 
     def __call__(self, image: Image) -> Features:
         full_size = np.array(image.shape[1::-1], np.int32)
-        grey = to_grey(shrink(image, self.config.resize))
+        grey = to_grey(shrink(image, self.config.resize or None))
         if min(grey.shape) < _MIN_SIDE:
             return _features(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8), full_size)
-        keypoints, descriptors = self.extractor.extract_from_uint8_array(np.ascontiguousarray(grey))
+        # A new one for each image: VLFeat keeps an octave's gradients, and takes them for those of
+        # the next image where that has its first keypoint in the octave of the last one.
+        extractor = pycolmap.FeatureExtractor.create(self.options)
+        keypoints, descriptors = extractor.extract_from_uint8_array(np.ascontiguousarray(grey))
         size = np.array(grey.shape[::-1], np.int32)
         matrix = pycolmap.keypoints_to_matrix(keypoints)
         return _features(matrix, descriptors.data, size).resized(full_size)
@@ -102,4 +106,5 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
             "domain_size_pooling": config.domain_size_pooling,
         },
     )
-    return _Sift(config, pycolmap.FeatureExtractor.create(options))
+    quiet_colmap()  # it reports every extractor
+    return _Sift(config, options)

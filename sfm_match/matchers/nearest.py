@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, PositiveFloat
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
@@ -41,13 +41,13 @@ class Config:
     Attributes:
         mutual: keep a match only where each is the other's nearest neighbour.
         ratio: keep a match only where its distance is below this share of the distance to the
-            second nearest neighbour; null for no test.
-        max_distance: keep a match only below this distance (0 to 2); null for no test.
+            second nearest neighbour; 1 for no test.
+        max_distance: keep a match only below this distance; 2, the largest there is, for no test.
     """
 
     mutual: bool = True
-    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_distance: PositiveFloat | None = None
+    ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_distance: Annotated[float, Field(gt=0, le=2)] = 2.0
 
 
 @dataclass(frozen=True)
@@ -200,22 +200,22 @@ def match_descriptors(
     """Return the matched rows (M, 2) int64 and their cosines (M,), sorted by the row of a."""
     if (a.offsets is None) != (b.offsets is None):
         a, b = a.as_float(), b.as_float()
+    ratio, to_cosine = config.ratio, a.cosine_per_product
 
     def distance(products: Tensor) -> Tensor:
-        return (2 - 2 * a.cosine_per_product * products).clamp(0, 4).sqrt()
+        return (2 - 2 * to_cosine * products).clamp(0, 4).sqrt()
 
-    ratio = config.ratio
-    found = _neighbours(a, b, block_rows, with_second=ratio is not None)
+    found = _neighbours(a, b, block_rows, with_second=ratio < 1)
     keep = torch.ones(len(a), dtype=torch.bool, device=a.values.device)
     if config.mutual:
         keep &= found.best == found.best_of_columns[found.columns]
-    if config.max_distance is not None:
+    if config.max_distance < 2:
         keep &= distance(found.best) < config.max_distance
-    if ratio is not None:
+    if ratio < 1:
         keep &= distance(found.best) < ratio * distance(found.second)
     rows = keep.nonzero()[:, 0]
     columns, best = found.columns[rows], found.best[rows]
-    if ratio is not None and config.mutual and len(rows):
+    if ratio < 1 and config.mutual and len(rows):
         # Only the few columns that are left need their second neighbour.
         second = _neighbours(b[columns], a, block_rows, exclude=rows).best
         keep = distance(best) < ratio * distance(second)
@@ -223,7 +223,7 @@ def match_descriptors(
     if config.mutual:
         first = _first_of_equals(columns)
         rows, columns, best = rows[first], columns[first], best[first]
-    return torch.stack([rows, columns], dim=1), best * a.cosine_per_product
+    return torch.stack([rows, columns], dim=1), best * to_cosine
 
 
 def _first_of_equals(columns: Tensor) -> Tensor:

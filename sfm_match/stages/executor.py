@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
+from loky.process_executor import TerminatedWorkerError
 
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec, load_plugin
@@ -25,6 +27,10 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _component: Any = None
+
+
+class WorkerError(RuntimeError):
+    """A worker process has ended before its work was done."""
 
 
 def num_cores() -> int:
@@ -58,6 +64,9 @@ def run_component(
         tasks: what to do; each must be picklable, and so must the results.
         device: the torch device that components are built on.
         workers: how many calls run at once, where the plugin allows several; all cores if None.
+
+    Raises:
+        WorkerError: a worker process was killed.
     """
     workers = num_cores() if workers is None else workers
     concurrent = load_plugin(spec.kind, spec.name).CONCURRENT
@@ -97,6 +106,11 @@ def _run_in_processes(
             while waiting and (waiting[0][1].done() or not todo):
                 task, future = waiting.popleft()
                 yield task, future.result()
+    except TerminatedWorkerError as error:
+        raise WorkerError(
+            f"a process that runs {spec.name} was killed, by the system where memory is short: "
+            "use fewer threads or smaller images; what is finished is kept"
+        ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)
 
@@ -110,6 +124,7 @@ def _without_ctrl_c() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

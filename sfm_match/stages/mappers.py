@@ -83,18 +83,11 @@ def _incremental(job: Job) -> Models:
 def _global(job: Job) -> Models:
     options = pycolmap.GlobalPipelineOptions()
     options.num_threads, options.random_seed = job.threads, job.seed
-    database = job.database
     if job.cameras.fixed:
         options.mapper.bundle_adjustment.refine_focal_length = False
         options.mapper.bundle_adjustment.refine_extra_params = False
-    elif not all(camera.has_prior_focal_length for camera in job.cameras.cameras.values()):
-        # Relative poses need focal lengths: they are found from the fundamental matrices first,
-        # in a copy, since that changes the database.
-        database = job.output / "calibrated.db"
-        shutil.copyfile(job.database, database)
-        pycolmap.calibrate_view_graph(database)
     options.mergedict(dict(job.options))
-    return list(pycolmap.global_mapping(database, job.images, job.output, options).values())
+    return list(pycolmap.global_mapping(job.database, job.images, job.output, options).values())
 
 
 def _hierarchical(job: Job) -> Models:

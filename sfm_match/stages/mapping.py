@@ -19,6 +19,7 @@ from sfm_match.spec import Spec, fingerprint
 from sfm_match.stages.diagnosis import why_no_model
 from sfm_match.stages.mappers import MAPPERS, Job, Models, checked_options
 
+MAPPER_THREAD = "sfm_match mapper"
 _INFO_FILE = "sfm_match.json"
 _WAIT_SECONDS = 0.1
 
@@ -132,7 +133,7 @@ def _run_in_thread(job: Job, name: str) -> Models:
         except BaseException as error:  # raised again in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=MAPPER_THREAD, daemon=True)
     thread.start()
     try:
         while thread.is_alive():

@@ -81,7 +81,7 @@ class Recipe:
                 raise ConfigError(f"{name}: is a table of options, got {value!r}")
         table = {name: dict(tables.get(name, {})) for name in _TABLES}
         seed = tables.get("seed", 0)
-        if not isinstance(seed, int) or seed < 0:
+        if type(seed) is not int or seed < 0:
             raise ConfigError(f"seed: must be a whole number from 0 on, got {seed!r}")
         camera = parse_config(cameras.Config, table["camera"], "camera")
         features = _component("features", "extractors", table["features"], ())
@@ -244,12 +244,16 @@ def recipe_for(
     return Recipe.of_tables(_absolute(merge(merged, parse_settings(settings))))
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | Path) and value != "null"
+
+
 def _absolute(tables: Tables) -> Tables:
     """Return the tables with absolute paths: they are kept, and used from other folders."""
     paths = [
         (table, key)
         for table, key in (("images", "masks"), ("pairs", "path"), ("mapper", "poses"))
-        if isinstance(tables.get(table), Mapping) and key in tables[table]
+        if isinstance(tables.get(table), Mapping) and _is_path(tables[table].get(key))
     ]
     for table, key in paths:
         tables = merge(tables, {table: {key: str(Path(tables[table][key]).absolute())}})

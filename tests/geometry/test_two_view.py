@@ -91,6 +91,10 @@ def test_a_plane_is_kept_as_planar() -> None:
     assert found.config == TwoViewConfig.PLANAR
     assert found.inliers.all()
     assert found.H is not None
+    # COLMAP gives the translation as a share of the distance of the plane.
+    assert found.cam1_from_cam0 is not None
+    assert np.linalg.norm(found.cam1_from_cam0[:, 3]) == pytest.approx(1, abs=1e-12)
+    assert float(poses.pose_error(found.cam1_from_cam0, POSE)) < 0.1
     points0, points1 = see(plane @ tilt.T + [0, 0, 6], POSE)
     mapped = np.column_stack([points0, np.ones(300)]) @ found.H.T
     np.testing.assert_allclose(mapped[:, :2] / mapped[:, 2:], points1, atol=0.01)

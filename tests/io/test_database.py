@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -150,6 +148,7 @@ def test_matches_and_geometries_come_back_exactly(tmp_path: Path) -> None:
                 if matrix is not None:
                     np.testing.assert_array_equal(getattr(found, name), matrix)
             if two_view.cam1_from_cam0 is not None:
+                assert found.cam2_from_cam1 is not None
                 pose = found.cam2_from_cam1.matrix()
                 np.testing.assert_allclose(pose, two_view.cam1_from_cam0, atol=1e-15)
 
@@ -259,7 +258,7 @@ def test_the_log_of_a_killed_program_is_not_applied_to_the_new_database(tmp_path
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"written\n"
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
     assert path.with_name("database.db-wal").stat().st_size > 0
     counts = write(path)
     assert counts.keypoints == 60

@@ -28,7 +28,8 @@ SIZES = [(1, 1), (1, 70), (70, 1), (2, 3), (63, 65), (64, 64), (128, 128), (200,
 
 
 def unit(values: ArrayF64) -> ArrayF64:
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    normalised: ArrayF64 = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return normalised
 
 
 def sides(num0: int, num1: int, seed: int = 0, dim: int = 64) -> tuple[ArrayF64, ArrayF64]:
@@ -65,7 +66,7 @@ def brute_force(cosines: ArrayF64, config: Config) -> npt.NDArray[np.int64]:
     def passes(row: ArrayF64, column: int) -> bool:
         others = np.delete(row, column)
         second = others.min() if len(others) else 2.0
-        return config.ratio is None or bool(row[column] < config.ratio * second)
+        return config.ratio == 1 or bool(row[column] < config.ratio * second)
 
     rows = []
     for i, row in enumerate(distances):
@@ -73,7 +74,7 @@ def brute_force(cosines: ArrayF64, config: Config) -> npt.NDArray[np.int64]:
         keep = passes(row, j)
         if config.mutual:
             keep &= int(distances[:, j].argmin()) == i and passes(distances[:, j], i)
-        if config.max_distance is not None:
+        if config.max_distance < 2:
             keep &= bool(row[j] < config.max_distance)
         if keep:
             rows.append((i, j))
@@ -166,7 +167,7 @@ def test_of_identical_descriptors_the_first_are_matched(as_bytes: bool, block_ro
     if as_bytes:  # the rounding of floats depends on the place in the matrix
         np.testing.assert_array_equal(indices, np.column_stack([np.arange(90)] * 2))
         # Every copy has a second nearest neighbour at the same distance.
-        ratio = Config(ratio=1.0)
+        ratio = Config(ratio=0.9999)
         assert len(found(encode(repeated), encode(repeated), ratio, block_rows)[0]) == 0
 
 

@@ -32,7 +32,7 @@ def features(seed: int, *, as_bytes: bool) -> Features:
     return Features(
         keypoints=np.zeros((num, 2), np.float32),
         scores=np.ones(num, np.float32),
-        descriptors=values.astype(np.float16 if as_bytes else np.float32),
+        descriptors=values.astype(np.float16) if as_bytes else values.astype(np.float32),
         image_size=np.array([8, 8], np.int32),
     )
 

@@ -44,8 +44,8 @@ def run(
             for name, digest in scene.digests.items():
                 writer.add(name, digest, scene.features(name))
         with matches.writer() as pair_writer:
-            for pair, found in scene.matches.items():
-                pair_writer.add(pair, match_digest(pair, scene.digests), found)
+            for pair, matched in scene.matches.items():
+                pair_writer.add(pair, match_digest(pair, scene.digests), matched)
     store = Store.create(folder, TwoView, spec)
     pairs = list(scene.matches) if pairs is None else pairs
     cameras = cameras or scene.cameras

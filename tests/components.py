@@ -1,0 +1,41 @@
+"""All components that there are, each built once, or skipped where its checkpoint is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sfm_match import weights
+from sfm_match.spec import KINDS, Spec, load_plugin, plugin_names
+from sfm_match.types import Extractor
+
+EXTRACTORS = plugin_names("extractors")
+SPARSE_MATCHERS = [
+    name for name in plugin_names("matchers") if "features" in load_plugin("matchers", name).NEEDS
+]
+PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
+
+
+def parse(kind: str, name: str, inputs: tuple[Spec, ...] = (), **options: Any) -> Spec:
+    """Return a spec; skip where its checkpoint is not on this machine."""
+    found = Spec.parse(kind, name, options, inputs)
+    checkpoint = found.config.get("weights")
+    if checkpoint is not None:
+        try:
+            weights.find(checkpoint, download=False)
+        except weights.WeightsError:
+            pytest.skip(f"{name}: the checkpoint {checkpoint} is not on this machine")
+    return found
+
+
+@cache
+def build_default(name: str) -> Extractor:
+    built: Extractor = parse("extractors", name).build()
+    return built
+
+
+def options_of(kind: str, name: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(load_plugin(kind, name).Config)}

@@ -1,0 +1,188 @@
+"""Checkpoints: the search, the verification, the licence, the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfm_match import weights
+from sfm_match.weights import Checkpoint, WeightsError
+from tests.weights.server import PAYLOAD, SHA256, Server, find, put, register
+
+# --- the search ---
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_the_nearest_folder_wins(
+    server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "sfm_match"
+    monkeypatch.setattr("importlib.resources.files", lambda name: tmp_path / name)
+    monkeypatch.setenv(weights.ENV_FOLDER, str(tmp_path / "env"))
+    order = [tmp_path / "given", tmp_path / "env", package / "weights_data", home]
+    for folder in order:
+        put(folder)
+    for folder in order:
+        assert find(weights_dir=tmp_path / "given") == folder / "net.pt"
+        (folder / "net.pt").unlink()
+    assert server.starts == []
+
+
+def test_the_cache_without_the_environment_is_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    for unusable in ("", "relative/cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert weights.cache_folder() == Path("/home/someone/.cache/sfm_match/weights")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delenv("LOCALAPPDATA")
+    assert weights.cache_folder() == Path("/home/someone/AppData/Local/sfm_match/weights")
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_file_found_with_a_wrong_digest_is_refused(server: Server, tmp_path: Path) -> None:
+    path = put(tmp_path / "given", b"x" * 10)
+    got = hashlib.sha256(b"x" * 10).hexdigest()
+    with pytest.raises(WeightsError) as error:
+        find(weights_dir=tmp_path / "given")
+    for part in (str(path), SHA256, got, "(10 bytes)", "Delete the file", server.url):
+        assert part in str(error.value)
+    assert path.read_bytes() == b"x" * 10
+    assert server.starts == []
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_file_is_hashed_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    sha256 = weights._sha256
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(weights, "_sha256", counted)
+    path = put(tmp_path / "given")
+    for _ in range(3):
+        assert find(weights_dir=tmp_path / "given") == path
+    assert hashed == [path]
+    path.write_bytes(b"\0" + PAYLOAD[1:])
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(WeightsError, match="is not the checkpoint net-8"):
+        find(weights_dir=tmp_path / "given")
+
+
+# --- paths, names, licences ---
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, b"my own weights")
+    assert weights.find(str(path)) == path
+    assert weights.find(str(path), permissive_only=True) == path
+    assert weights.digest(str(path)) == hashlib.sha256(b"my own weights").hexdigest()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert weights.find("~/net.pt") == path
+
+
+def test_the_digest_of_a_path_follows_its_content(tmp_path: Path) -> None:
+    digests = set()
+    for content in (b"one", b"three"):
+        digests.add(weights.digest(str(put(tmp_path, content))))
+    assert digests == {hashlib.sha256(c).hexdigest() for c in (b"one", b"three")}
+
+
+def test_the_digest_of_a_name_needs_no_file(home: Path) -> None:
+    expected = "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
+    assert weights.digest("aliked-n16") == expected
+    assert not home.exists()
+
+
+def test_a_stray_file_does_not_take_the_place_of_a_name(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net-8").write_bytes(b"stray")
+    assert find().read_bytes() == PAYLOAD
+    assert weights.digest("net-8") == checkpoint.sha256
+    assert weights.find("./net-8") == Path("net-8")
+    assert weights.digest("./net-8") == hashlib.sha256(b"stray").hexdigest()
+
+
+@pytest.mark.parametrize("call", [weights.find, weights.digest])
+@pytest.mark.parametrize("name", ["r2d2-wasf-n61", "R2D2_WASF_N16.pt", ".", "", "zzz"])
+def test_an_unknown_name_lists_the_names(
+    call: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert callable(call)
+    with pytest.raises(LookupError) as error:
+        call(name)
+    message = str(error.value)
+    assert message.startswith(f"{name!r} is neither the name of a checkpoint nor a file")
+    assert all(known in message for known in weights.CHECKPOINTS)
+    assert ("did you mean 'r2d2-wasf-n16'" in message) == (name == "r2d2-wasf-n61")
+
+
+def test_a_licence_that_forbids_commercial_use_is_refused_on_demand(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(server.url, monkeypatch, commercial=False)
+    refusal = "net-8 is licensed CC-BY-NC-4.0, which forbids commercial use"
+    with pytest.raises(WeightsError, match=refusal):
+        find(permissive_only=True)
+    assert server.starts == []
+    path = put(tmp_path / "renamed")
+    with pytest.raises(WeightsError, match=refusal):
+        weights.find(str(path), permissive_only=True)
+    assert weights.find(str(path)) == path
+    assert find().read_bytes() == PAYLOAD
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_permissive_licence_is_allowed() -> None:
+    assert find(permissive_only=True).read_bytes() == PAYLOAD
+
+
+# --- the registry ---
+
+
+def test_the_registry_is_sound() -> None:
+    checkpoints = weights.CHECKPOINTS
+    assert {
+        "r2d2-wasf-n16",
+        "r2d2-wasf-n8-big",
+        "r2d2-faster-wasf-n16",
+        "aliked-n16",
+        "coarse-16",
+    } <= set(checkpoints)
+    for name, checkpoint in checkpoints.items():
+        assert checkpoint.name == name
+        assert re.fullmatch("[0-9a-f]{64}", checkpoint.sha256)
+        assert checkpoint.url.startswith("https://")
+        assert checkpoint.commercial == ("-NC-" not in checkpoint.licence)
+        assert checkpoint.size > 0
+    for field in ("sha256", "url", "filename"):
+        assert len({getattr(c, field) for c in checkpoints.values()}) == len(checkpoints)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        checkpoints["aliked-n16"].licence = "MIT"  # type: ignore[misc]
+
+
+@pytest.mark.skipif(
+    "SFM_MATCH_TEST_DATA" not in os.environ, reason="SFM_MATCH_TEST_DATA is not set"
+)
+@pytest.mark.parametrize("name", list(weights.CHECKPOINTS))
+def test_the_registry_agrees_with_the_published_files(name: str) -> None:
+    folder = Path(os.environ["SFM_MATCH_TEST_DATA"]) / "weights"
+    checkpoint = weights.CHECKPOINTS[name]
+    path = weights.find(name, weights_dir=folder, download=False)
+    assert path == folder / checkpoint.filename
+    assert path.stat().st_size == checkpoint.size
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == checkpoint.sha256
