@@ -33,7 +33,7 @@ from sfm_match.cli_options import (
     tables_of,
 )
 from sfm_match.io.images import ImageError
-from sfm_match.io.model import ModelError
+from sfm_match.io.model import ModelError, read_model
 from sfm_match.io.shard import StoreError
 from sfm_match.spec import ConfigError
 from sfm_match.stages.catalogue import describe_components, format_components
@@ -63,6 +63,7 @@ app.add_typer(evaluate_app, name="eval")
 NO_MODEL = 3
 LEFT_OUT = 4
 STOPPED = 130
+_MAX_PROBLEMS = 5
 INPUT_ERRORS = (
     ConfigError,
     ImageError,
@@ -90,6 +91,8 @@ def _finish(run: Run, as_json: bool, text: str) -> None:
     """Print what came out, and what was left out."""
     content = run.workspace.results.content
     _show(as_json, text, content)
+    for problem in content["stages"].get("pairs", {}).get("problems", ())[:_MAX_PROBLEMS]:
+        typer.echo(f"pairs: {problem}", err=True)
     for name, reason in content["failures"].items():
         typer.echo(f"left out: {name}: {reason}", err=True)
     if content["failures"]:
@@ -136,6 +139,8 @@ def run_all(
     settings = recipe_for(out, images, recipe, tables, option or ())
     bar = no_progress if quiet else _bar
     run = Run(out, settings, device=device, threads=threads, wait=wait, progress=bar)
+    if truth is not None:
+        read_model(truth)  # a wrong path is better known before the work than after it
     _finish_map(run, run.all(), as_json, truth)
 
 

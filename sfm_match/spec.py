@@ -8,6 +8,8 @@ A plugin is a module with
 - ``CONCURRENT: bool``, whether a call leaves other cores idle, so that on a CPU the stage runs one
   for each core: extractors in processes, the `match` of one matcher in threads;
 - ``LICENCE: str`` of the method as it is shipped here;
+- optionally ``LIBRARIES``, the distributions that do the work: their versions are part of the
+  fingerprint;
 - ``build(config, device, inputs) -> component``.
 
 Built-in plugins are the modules of the package of their kind; other distributions register theirs
@@ -23,8 +25,8 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points, version
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -106,11 +108,16 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     if name in built_in and name in registered:
         raise LookupError(f"{registered[name].value} and a built-in plugin are both named {name!r}")
     if name not in built_in | set(registered):
-        raise LookupError(f"no {kind} plugin named {name!r}; {nearest(name, plugin_names(kind))}")
+        raise LookupError(f"no {kind[:-1]} named {name!r}; {nearest(name, plugin_names(kind))}")
     if name in registered:
         module: ModuleType = registered[name].load()
         return module
     return importlib.import_module(f"sfm_match.{kind}.{name}")
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of some distributions."""
+    return {name: version(name) for name in names}
 
 
 def fingerprint(payload: Any) -> str:
@@ -130,6 +137,7 @@ class Spec:
         config: every setting, defaults included, as JSON values.
         inputs: the specs of what feeds the component.
         weights: SHA-256 of the weights that the config names, or None.
+        libraries: the versions of the libraries that do the work.
     """
 
     kind: str
@@ -138,6 +146,7 @@ class Spec:
     config: Mapping[str, Any]
     inputs: tuple[Spec, ...] = ()
     weights: str | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -175,12 +184,8 @@ class Spec:
             config=config_dict(config),
             inputs=inputs,
             weights=digest,
+            libraries=library_versions(getattr(module, "LIBRARIES", ())),
         )
-
-    @classmethod
-    def of_stage(cls, name: str, version: int, config: Any, inputs: tuple[Spec, ...]) -> Spec:
-        """Return the spec of a stage's settings (a pydantic dataclass)."""
-        return cls("stages", name, version, config_dict(config), inputs)
 
     def build(self, device: str = "cpu") -> Any:
         """Build the component on a torch device."""
@@ -200,6 +205,7 @@ class Spec:
             "version": self.version,
             "config": {k: v for k, v in self.config.items() if k != "weights"},
             "weights": self.weights,
+            "libraries": dict(self.libraries),
             "inputs": [spec.payload for spec in self.inputs],
         }
 

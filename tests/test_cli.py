@@ -142,7 +142,7 @@ def test_stage_by_stage_gives_the_same_model(scene: Scene, tmp_path: Path) -> No
         ("match", "pairs.txt"),
         ("verify", "match first"),
         ("import", "verify first"),
-        ("map", "import"),
+        ("map", "verify first"),
     ],
 )
 def test_a_stage_before_its_time_says_which_one_comes_first(

@@ -113,7 +113,7 @@ def register(monkeypatch: pytest.MonkeyPatch, **modules: str) -> None:
 def test_an_extractor_of_another_distribution(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(LookupError, match="no extractors plugin named 'numbered'"):
+    with pytest.raises(LookupError, match="no extractor named 'numbered'"):
         load_plugin("extractors", "numbered")
     register(monkeypatch, numbered="tests.plugin_extractor")
     assert "numbered" in plugin_names("extractors")

@@ -160,21 +160,10 @@ def test_parsing_fills_in_the_defaults() -> None:
     assert matcher.inputs == (found,)
 
 
-def test_the_settings_of_a_stage() -> None:
-    found = Spec.of_stage("export", 3, Settings(), (spec(),))
-    assert found.payload["config"] == config_dict(Settings())
-    assert (found.kind, found.name, found.version, found.inputs) == (
-        "stages",
-        "export",
-        3,
-        (spec(),),
-    )
-
-
 def test_unknown_plugins_are_named() -> None:
-    with pytest.raises(LookupError, match=r"no extractors plugin named 'sfit'; did you mean 'sift"):
+    with pytest.raises(LookupError, match=r"no extractor named 'sfit'; did you mean 'sift"):
         load_plugin("extractors", "sfit")
-    with pytest.raises(ConfigError, match=r"features: no matchers plugin named 'sift'; have"):
+    with pytest.raises(ConfigError, match=r"features: no matcher named 'sift'; have"):
         Spec.parse("matchers", "sift", where="features")
     with pytest.raises(ConfigError, match=r"features\.max_points: no such option; did you mean"):
         Spec.parse("extractors", "sift", {"max_points": 3}, where="features")

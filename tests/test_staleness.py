@@ -110,7 +110,7 @@ def test_without_a_change_nothing_is_done_and_fast(made: Made, base: Made) -> No
         ("camera.focal_factor=1.0", FROM_VERIFY),
         ("camera.model=SIMPLE_PINHOLE", FROM_VERIFY),
         ("camera.mode=single", FROM_IMPORT),  # the guessed intrinsics of each image stay the same
-        ("camera.fixed=true", FROM_MAP),
+        ("camera.fixed=true", FROM_VERIFY),  # what is fixed counts as known
         ("mapper.mapper.filter_max_reproj_error=2", FROM_MAP),
         ("mapper.name=global", FROM_MAP),
         ("features.max_keypoints=8192", UNCHANGED),  # the default, named
@@ -151,6 +151,17 @@ def test_fewer_pairs_leave_the_others_where_they_are(made: Made, base: Made) -> 
     assert found == {**FROM_IMPORT, "match": (0, NUM - 1), "verify": (0, NUM - 1)}
     assert len((made.out / "pairs.txt").read_text().splitlines()) == NUM - 1
     assert run(made) == FROM_IMPORT
+    assert_same(made, base)
+
+
+def test_the_result_does_not_depend_on_what_was_done_before(made: Made, base: Made) -> None:
+    for kind in ("features", "matches", "two_views"):
+        shutil.rmtree(made.out / kind)
+    run(made, "pairs.method=sequential", "pairs.overlap=2", "pairs.quadratic=false")
+    done = 2 * NUM - 3
+    found = run(made)
+    assert (found["match"], found["verify"]) == ((NUM_PAIRS - done, done),) * 2
+    assert read_everything(made.out) == read_everything(base.out)
     assert_same(made, base)
 
 

@@ -23,6 +23,7 @@ from sfm_match.types import ArrayF32, ArrayI32, Extractor, Features, Image
 VERSION = 1
 CONCURRENT = True
 LICENCE = "BSD-3-Clause"
+LIBRARIES = ("pycolmap",)
 
 _DESCRIPTOR_NORM = 512.0
 # VLFeat's pyramid needs some pixels to stand on; below that there is nothing to find.

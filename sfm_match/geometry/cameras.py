@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,10 +147,24 @@ def _make_camera(camera_id: int, image: ImageInfo, config: Config) -> pycolmap.C
     )
     if config.params is not None:
         camera.params = list(config.params)
-        if not camera.verify_params():
-            raise ConfigError(
-                f"camera.params: {config.model} has the parameters {camera.params_info}, "
-                f"got {len(config.params)} numbers"
-            )
-    camera.has_prior_focal_length = config.params is not None or image.focal is not None
+        _check_params(camera, image)
+    # Intrinsics that are not to be refined count as known; COLMAP changes others even so.
+    known = config.fixed or config.params is not None or image.focal is not None
+    camera.has_prior_focal_length = known
     return camera
+
+
+def _check_params(camera: pycolmap.Camera, image: ImageInfo) -> None:
+    """Raise ConfigError for parameters that another model or another image must have."""
+    names, numbers = camera.params_info, ", ".join(f"{value:g}" for value in camera.params)
+    where = f"camera.params: {camera.model_name} has the parameters {names}"
+    if not camera.verify_params():
+        raise ConfigError(f"{where}, got {len(camera.params)} numbers")
+    focals = [camera.params[i] for i in camera.focal_length_idxs()]
+    centre = [camera.params[i] for i in camera.principal_point_idxs()]
+    inside = all(0 < c < side for c, side in zip(centre, (image.width, image.height), strict=False))
+    if not (all(math.isfinite(v) for v in camera.params) and min(focals, default=1) > 0 and inside):
+        raise ConfigError(
+            f"{where}, got {numbers}: focal lengths are positive and the principal point lies in "
+            f"the image, {image.width} x {image.height} pixels of {image.name}"
+        )

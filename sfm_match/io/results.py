@@ -38,10 +38,12 @@ class Results:
             "versions": versions(),
         }
         try:
-            self.content = json.loads(self._path.read_text(encoding="utf-8"))
+            content = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self.content = {}
-        if {name: self.content.get(name) for name in made_with} != made_with:
+            content = None
+        if isinstance(content, dict) and made_with.items() <= content.items():
+            self.content = content
+        else:
             self.content = {**made_with, "images": {}, "failures": {}, "stages": {}}
         self._write()
 

@@ -22,7 +22,7 @@ def clean_stores(space: Workspace) -> list[Path]:
     deleted = []
     for kind in ("features", "matches", "two_views"):
         for folder in sorted((space.out / kind).iterdir()):
-            if folder not in used:
+            if folder.is_dir() and folder not in used:
                 shutil.rmtree(folder)
                 deleted.append(folder)
     for path in sorted(space.out.rglob(f"*{PARTIAL_SUFFIX}")):

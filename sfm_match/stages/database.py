@@ -45,7 +45,8 @@ def database_fingerprint(
     """Return the fingerprint of the database of some images and pairs, verified as in `spec`."""
     parts = [f"database {VERSION} {spec.fingerprint}".encode()]
     for name in sorted(digests):
-        parts += [name.encode(), digests[name], str(cameras.of_image[name]).encode()]
+        camera_id = str(cameras.of_image[name]).encode()
+        parts += [name.encode(), digests[name], camera_id, cameras.digest(name)]
     for pair in sorted(pairs):
         parts += [pair.a.encode(), pair.b.encode(), verify_digest(pair, digests, cameras)]
     return content_digest(parts)

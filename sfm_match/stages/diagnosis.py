@@ -42,6 +42,9 @@ def why_no_model(database: Path, mapper: str, options: Mapping[str, Any]) -> str
         angles = [_angle(opened, pairs[i], geometries[i]) for i in best]
     with_keypoints = int(np.count_nonzero(num_keypoints))
     facts = [f"{with_keypoints} of {len(ids)} images have keypoints"]
+    if with_keypoints < 2:
+        facts.append("at least two are needed")
+        return "; ".join(facts)
     facts.append(f"{num_matched} pairs have matches, {len(pairs)} of them a verified geometry")
     if not pairs:
         facts.append(
@@ -62,6 +65,11 @@ def why_no_model(database: Path, mapper: str, options: Mapping[str, Any]) -> str
             f"{min_angle:g} degrees (the widest has {max(angles):.1f}; a quarter of "
             f"{where}.init_min_tri_angle)"
         )
+        if wide:
+            facts.append(
+                "few points may be seen by three images: points of two count with "
+                f"{where.removesuffix('mapper')}triangulation.ignore_two_view_tracks=false"
+            )
     return "; ".join(facts)
 
 

@@ -21,7 +21,7 @@ from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
 
 from sfm_match.logs import quiet_colmap
-from sfm_match.spec import Spec, load_plugin
+from sfm_match.spec import ConfigError, Spec, load_plugin
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -41,12 +41,21 @@ def num_cores() -> int:
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device that `auto` stands for."""
-    if device != "auto":
-        return device
+    """Return a torch device that is there; `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {device!r} cannot be used: {reason}") from None
+    return device
 
 
 def run_component(
@@ -143,7 +152,8 @@ def run_in_threads(
     lies in memory.
     """
     waiting: deque[tuple[Task, Future[Result]]] = deque()
-    with ThreadPoolExecutor(workers, initializer=initializer) as pool:
+    pool = ThreadPoolExecutor(workers, initializer=initializer)
+    try:
         for task, function in tasks:
             waiting.append((task, pool.submit(function)))
             if len(waiting) > 2 * workers:
@@ -152,6 +162,8 @@ def run_in_threads(
         while waiting:
             done, future = waiting.popleft()
             yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits only for what has begun
 
 
 def _start_worker(spec: Spec, device: str, parent: int) -> None:

@@ -11,7 +11,7 @@ from sfm_match.io.images import ImageError, read_image, read_mask
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
 from sfm_match.stages.executor import run_component
-from sfm_match.stages.scan import Source
+from sfm_match.stages.scan import Source, digest_of
 from sfm_match.types import Features
 
 
@@ -65,6 +65,8 @@ def extract_one(extractor: Any, source: Source) -> Features | str:
     try:
         image = read_image(source.path)
         mask = None if source.mask is None else read_mask(source.mask)
+        if digest_of(source.path, source.mask) != source.digest:
+            return f"{source.path}: was changed during the run; run again"
     except (ImageError, OSError) as error:
         return str(error)
     header = image.header

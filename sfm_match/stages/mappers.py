@@ -13,7 +13,7 @@ import pycolmap
 from sfm_match.geometry.cameras import Cameras
 from sfm_match.io.model import ModelError, read_model
 from sfm_match.options import json_options, merge_options
-from sfm_match.spec import ConfigError, Spec, nearest
+from sfm_match.spec import ConfigError, Spec, library_versions, nearest
 
 VERSION = 1
 
@@ -52,6 +52,8 @@ def _incremental_options(
 ) -> pycolmap.IncrementalPipelineOptions:
     merged = pycolmap.IncrementalPipelineOptions()
     merged.num_threads, merged.random_seed = job.threads, job.seed
+    if len(job.cameras.of_image) == 2:  # no point can be seen by more
+        merged.triangulation.ignore_two_view_tracks = False
     if job.cameras.fixed:
         merged.constant_cameras = set(job.cameras.cameras)
         merged.mapper.abs_pose_refine_focal_length = False
@@ -133,15 +135,21 @@ def _posed_model(database: Path, poses: Path) -> pycolmap.Reconstruction:
     model = pycolmap.Reconstruction()
     with pycolmap.Database.open(database) as opened:
         images = opened.read_all_images()
+        sizes = {c.camera_id: (c.width, c.height) for c in opened.read_all_cameras()}
     for image in images:
         known = reference.find_image_with_name(image.name)
         if known is None or not known.has_pose:
             continue
         camera = reference.cameras[known.camera_id]
         camera = pycolmap.Camera(camera.todict() | {"camera_id": image.camera_id})
+        if (camera.width, camera.height) != sizes[image.camera_id]:
+            raise ConfigError(
+                f"mapper.poses: {image.name} is {camera.width} x {camera.height} in {poses}, "
+                f"{' x '.join(map(str, sizes[image.camera_id]))} in the run"
+            )
         if image.camera_id not in model.cameras:
             model.add_camera_with_trivial_rig(camera)
-        elif list(model.cameras[image.camera_id].params) != list(camera.params):
+        elif not _same_camera(model.cameras[image.camera_id], camera):
             raise ConfigError(
                 f"mapper.poses: {poses} has several cameras where the run has one; "
                 "use camera.mode=per_image"
@@ -151,6 +159,10 @@ def _posed_model(database: Path, poses: Path) -> pycolmap.Reconstruction:
     if model.num_images() == 0:
         raise ConfigError(f"mapper.poses: no image of {poses} has the name of an image of the run")
     return model
+
+
+def _same_camera(a: pycolmap.Camera, b: pycolmap.Camera) -> bool:
+    return a.model == b.model and list(a.params) == list(b.params)
 
 
 @dataclass(frozen=True)
@@ -182,10 +194,13 @@ def mapper_spec(name: str, options: Mapping[str, Any], seed: int, fixed: bool) -
     if name not in MAPPERS:
         raise ConfigError(f"mapper.name: no mapper {name!r}; {nearest(name, MAPPERS)}")
     checked_options(name, options)
-    if name == "triangulation" and "poses" not in options:
-        raise ConfigError("mapper.poses: triangulation needs a COLMAP model with known poses")
+    poses = str(options.get("poses", ""))
+    if name == "triangulation" and not (poses and Path(poses).is_dir()):
+        raise ConfigError(
+            f"mapper.poses: triangulation needs a COLMAP model with known poses, got {poses!r}"
+        )
     config = {**json_options(options), "seed": seed, "fixed": fixed}
-    return Spec("stages", name, VERSION, {**config, "pycolmap": pycolmap.__version__})
+    return Spec("stages", name, VERSION, config, libraries=library_versions(["pycolmap"]))
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def map_images(
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     poses = _digest_of_poses(options)
     made_from = fingerprint([read_info(database).get("fingerprint"), spec.payload, poses])
-    done = _read_report(out / "model", made_from)
+    done = _read_report(out, made_from)
     if done is not None:
         return done
     (partial / "mapper").mkdir(parents=True)
@@ -153,11 +153,16 @@ def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapRepo
     """
     found = sorted(found, key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
     report = MapReport([_summary(model) for model in found])
-    info = {"fingerprint": made_from, "models": [asdict(model) for model in report.models]}
-    for number, model in enumerate(found):
-        folder = partial / "models" / str(number)
+    folders = [partial / "models" / str(number) for number in range(len(found))]
+    for folder, model in zip(folders, found, strict=True):
         folder.mkdir(parents=True)
         model.write(folder)
+    info = {
+        "fingerprint": made_from,
+        "models": [asdict(model) for model in report.models],
+        "files": [_sizes(folder) for folder in folders],
+    }
+    for folder in folders:
         write_text(folder / _INFO_FILE, json.dumps(info, indent=1))
     old = partial / "old"
     old.mkdir()
@@ -181,11 +186,23 @@ def _summary(model: pycolmap.Reconstruction) -> ModelSummary:
     )
 
 
-def _read_report(model: Path, made_from: str) -> MapReport | None:
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes in bytes of a model's files."""
+    files = sorted(folder.glob("*.bin"))
+    return {path.name: path.stat().st_size for path in files}
+
+
+def _read_report(out: Path, made_from: str) -> MapReport | None:
+    """Return the report of the models that are there, if they were made from that and are whole."""
     try:
-        info = json.loads((model / _INFO_FILE).read_text())
+        info = json.loads((out / "model" / _INFO_FILE).read_text())
     except (OSError, ValueError):
         return None
     if info.get("fingerprint") != made_from:
+        return None
+    folders = [out / "models" / str(number) for number in range(len(info["models"]))]
+    if [_sizes(folder) for folder in (out / "model", *folders)] != info["files"][:1] + info[
+        "files"
+    ]:
         return None
     return MapReport([ModelSummary(**summary) for summary in info["models"]], reused=True)

@@ -117,17 +117,16 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Write the settings as a TOML recipe."""
-        write_text(path, tomli_w.dumps(_without_none(self.tables)))
+        write_text(path, tomli_w.dumps(_in_toml(self.tables)))
 
 
-def _without_none(tables: Mapping[str, Any]) -> Tables:
-    """Return the tables with the text that stands for None (see `parse_config`)."""
-    return {
-        name: _without_none(value)
-        if isinstance(value, Mapping)
-        else ("null" if value is None else value)
-        for name, value in tables.items()
-    }
+def _in_toml(value: Any) -> Any:
+    """Return a value in the types that TOML has; a text stands for None (see `parse_config`)."""
+    if isinstance(value, Mapping):
+        return {name: _in_toml(part) for name, part in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    return "null" if value is None else value
 
 
 def _component(table: str, kind: str, options: dict[str, Any], inputs: tuple[Spec, ...]) -> Spec:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from sfm_match.io.database import read_info
 from sfm_match.io.pairs import PairList, write_pairs
 from sfm_match.logs import log, quiet_colmap
 from sfm_match.spec import ConfigError
-from sfm_match.stages.database import DatabaseReport, build_database
+from sfm_match.stages.database import DatabaseReport, build_database, database_fingerprint
 from sfm_match.stages.evaluate import ModelEvaluation, evaluate_model
 from sfm_match.stages.executor import num_cores, resolve_device
 from sfm_match.stages.extract import ExtractReport, extract
@@ -23,8 +24,10 @@ from sfm_match.stages.pairs import make_pairs
 from sfm_match.stages.recipe import Recipe
 from sfm_match.stages.verify import VerifyReport, verify, verify_digest
 from sfm_match.stages.workspace import Workspace, report_problems
+from sfm_match.types import Pair
 
 Report = TypeVar("Report")
+Arguments = ParamSpec("Arguments")
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]]
 """Called with a stage's name and its number of steps; gives what is called with steps done."""
 
@@ -33,6 +36,19 @@ Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], ob
 def no_progress(stage: str, total: int | None) -> Iterator[Callable[[int], object]]:
     """Show nothing."""
     yield lambda steps: None
+
+
+def _locked(
+    stage: Callable[Concatenate[Run, Arguments], Report],
+) -> Callable[Concatenate[Run, Arguments], Report]:
+    """Let one run at a time work on an output folder."""
+
+    @wraps(stage)
+    def hold(run: Run, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Report:
+        with run.workspace.lock():
+            return stage(run, *args, **kwargs)
+
+    return hold
 
 
 class Run:
@@ -90,6 +106,7 @@ class Run:
         self.workspace.results.set_stage(name, seconds, summary(report))
         return report
 
+    @_locked
     def extract(self) -> ExtractReport:
         """Extract the features of all images."""
         space = self.workspace
@@ -107,11 +124,14 @@ class Run:
         space.leave_out(report.failures)
         return report
 
+    @_locked
     def pairs(self) -> PairList:
         """Choose the pairs to match and write them to `pairs.txt`."""
 
         def choose(progress: Callable[[int], object]) -> PairList:
             found = make_pairs(sorted(self.workspace.digests()), self._recipe.pairs)
+            if found.problems and not found.pairs:
+                raise ConfigError(f"pairs: none is left: {'; '.join(found.problems[:3])}")
             write_pairs(self.workspace.out / "pairs.txt", found.pairs)
             return found
 
@@ -119,6 +139,7 @@ class Run:
         report_problems(found)
         return found
 
+    @_locked
     def match(self) -> MatchReport:
         """Match all pairs of `pairs.txt`."""
         space = self.workspace
@@ -135,6 +156,7 @@ class Run:
         )
         return self._stage("match", len(pairs), work)
 
+    @_locked
     def verify(self) -> VerifyReport:
         """Verify the matches of all pairs that are matched."""
         space = self.workspace
@@ -153,23 +175,17 @@ class Run:
         )
         return self._stage("verify", len(pairs), work)
 
+    @_locked
     def import_features(self) -> DatabaseReport:
         """Write `database.db` from the stores: all images with features, all verified pairs."""
-        with self.workspace.lock():
-            return self._import_features()
-
-    def _import_features(self) -> DatabaseReport:
         space = self.workspace
-        digests, cameras = space.digests(), space.cameras
-        pairs = space.pairs(
-            lambda p: (p, verify_digest(p, digests, cameras)) in space.two_views, "verify"
-        )
+        pairs = self._verified_pairs()
         work = partial(
             build_database,
             space.out / "database.db",
-            digests,
+            space.digests(),
             pairs,
-            cameras,
+            space.cameras,
             self._recipe.verify,
             space.features,
             space.matches,
@@ -177,15 +193,27 @@ class Run:
         )
         return self._stage("import", len(pairs), work)
 
-    def map(self) -> MapReport:
-        """Reconstruct from `database.db` into `models/` and `model/`."""
-        with self.workspace.lock():
-            return self._map()
-
-    def _map(self) -> MapReport:
+    def _verified_pairs(self) -> list[Pair]:
         space = self.workspace
-        if not (space.out / "database.db").is_file():
-            raise ConfigError(f"{space.out}: there is no database.db; import first")
+        digests, cameras = space.digests(), space.cameras
+        return space.pairs(
+            lambda p: (p, verify_digest(p, digests, cameras)) in space.two_views, "verify"
+        )
+
+    @_locked
+    def map(self) -> MapReport:
+        """Reconstruct from `database.db` into `models/` and `model/`.
+
+        Raises:
+            ConfigError: the database was made with other settings or from other images.
+        """
+        space = self.workspace
+        database = space.out / "database.db"
+        made_from = database_fingerprint(
+            space.digests(), self._verified_pairs(), space.cameras, self._recipe.verify
+        )
+        if read_info(database).get("fingerprint") != made_from:
+            raise ConfigError(f"{database}: not made of these settings and images; import first")
         work = partial(
             map_images,
             space.out,
@@ -208,16 +236,16 @@ class Run:
         self.workspace.results.set_evaluation(evaluation.to_dict())
         return evaluation
 
+    @_locked
     def all(self) -> MapReport:
         """Run all stages."""
-        with self.workspace.lock():
-            _ = self.workspace.cameras  # whether they fit the images is known before the work
-            self.extract()
-            self.pairs()
-            self.match()
-            self.verify()
-            self.import_features()
-            return self.map()
+        _ = self.workspace.cameras  # whether they fit the images is known before the work
+        self.extract()
+        self.pairs()
+        self.match()
+        self.verify()
+        self.import_features()
+        return self.map()
 
 
 def _summary_of_pairs(found: PairList) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +12,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.io.exif import CameraTags, ImageHeader, camera_tags, read_header
 from sfm_match.io.images import ImageError, digest, find_mask, list_images
+from sfm_match.io.store import combine_digests
 from sfm_match.stages.executor import num_cores
 
 
@@ -59,14 +58,14 @@ class Sources:
     images: dict[str, Source]
     failures: dict[str, str] = field(default_factory=dict)
 
-    def digest(self, name: str) -> bytes:
-        """Return the digest of an image and its mask."""
-        return self.images[name].digest
+
+def digest_of(path: Path, mask: Path | None) -> bytes:
+    """Return the SHA-256 of the bytes of an image and its mask."""
+    image = bytes.fromhex(digest(path))
+    return image if mask is None else combine_digests(image, bytes.fromhex(digest(mask)))
 
 
-def scan(
-    root: Path, masks: Path | None = None, progress: Callable[[int], object] | None = None
-) -> Sources:
+def scan(root: Path, masks: Path | None = None) -> Sources:
     """Read the headers and digests of all images below a folder.
 
     Raises:
@@ -81,8 +80,6 @@ def scan(
                 images[name] = found
             else:
                 failures[name] = found
-            if progress:
-                progress(1)
     return Sources(images, failures)
 
 
@@ -90,9 +87,7 @@ def _look(root: Path, masks: Path | None, name: str) -> Source | str:
     path = root / name
     mask = find_mask(masks, name) if masks else None
     try:
-        content = bytes.fromhex(digest(path))
-        if mask is not None:
-            content = hashlib.sha256(content + bytes.fromhex(digest(mask))).digest()
-        return Source(name, path, mask, content, read_header(path), camera_tags(path))
+        header, camera = read_header(path), camera_tags(path)
+        return Source(name, path, mask, digest_of(path, mask), header, camera)
     except (ImageError, OSError) as error:
         return str(error)

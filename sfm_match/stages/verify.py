@@ -13,7 +13,7 @@ from sfm_match.geometry.cameras import Cameras
 from sfm_match.geometry.two_view import estimate_two_view
 from sfm_match.io.store import Store, combine_digests
 from sfm_match.options import json_options, merge_options
-from sfm_match.spec import Spec
+from sfm_match.spec import Spec, library_versions
 from sfm_match.stages.executor import num_cores, run_in_threads
 from sfm_match.stages.match import match_digest
 from sfm_match.stages.order import LruCache, order_pairs
@@ -46,7 +46,14 @@ def verify_spec(options: Mapping[str, Any], matcher: Spec, seed: int) -> Spec:
     """
     defaults = pycolmap.TwoViewGeometryOptions(compute_relative_pose=True).todict()
     config = json_options(merge_options(defaults, options, "verify"))
-    return Spec("stages", "two_view", VERSION, {**config, "seed": seed}, (matcher,))
+    return Spec(
+        "stages",
+        "two_view",
+        VERSION,
+        {**config, "seed": seed},
+        (matcher,),
+        libraries=library_versions(["pycolmap"]),
+    )
 
 
 def verify_digest(pair: Pair, digests: Mapping[str, bytes], cameras: Cameras) -> bytes:

@@ -54,15 +54,19 @@ class Workspace:
             wait: wait for another run on the same folder to end, instead of refusing.
 
         Raises:
-            ConfigError: the recipe does not name the folder of images.
+            ConfigError: the recipe does not name the folder of images, or the output folder cannot
+                be written to.
         """
         if recipe.images.path is None:
             raise ConfigError("images.path: the folder of images is not set")
         self.out = out
         self.recipe = recipe
         self.images = recipe.images.path
-        out.mkdir(parents=True, exist_ok=True)
-        log_to(out / "log.txt")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            log_to(out / "log.txt")
+        except OSError as error:
+            raise ConfigError(f"{out}: cannot be an output folder: {error}") from None
         self._lock = FileLock(out / ".lock")
         self._wait = wait
 
@@ -85,11 +89,14 @@ class Workspace:
     def results(self) -> Results:
         """The content of `results.json`; its first use writes the settings, to `recipe.toml` too.
 
-        So a run that finds the folder locked leaves both as they are.
+        So a stage that finds the folder locked, or its settings wrong, leaves both as they are.
         """
+        sources = self.sources
         results = Results(self.out / "results.json")
         self.recipe.write(self.out / "recipe.toml")
         results.begin(self.recipe.tables, self.recipe.fingerprints)
+        results.set_images({name: s.digest.hex() for name, s in sources.images.items()})
+        results.add_failures(sources.failures)
         return results
 
     @cached_property
@@ -111,14 +118,12 @@ class Workspace:
     def sources(self) -> Sources:
         """The images of the folder, with their digests."""
         sources = scan(self.images, self.recipe.images.masks)
-        self.results.set_images({name: s.digest.hex() for name, s in sources.images.items()})
-        self.leave_out(sources.failures)
+        _log_failures(sources.failures)
         return sources
 
     def leave_out(self, failures: dict[str, str]) -> None:
         """Report images that cannot be used, each with the reason."""
-        for name, reason in failures.items():
-            log.warning("left out: %s: %s", name, reason)
+        _log_failures(failures)
         self.results.add_failures(failures)
 
     def digests(self) -> dict[str, bytes]:
@@ -154,6 +159,11 @@ class Workspace:
         if found.pairs and not pairs:
             raise ConfigError(f"{self.out}: no pair is ready with this recipe; {first} first")
         return pairs
+
+
+def _log_failures(failures: dict[str, str]) -> None:
+    for name, reason in failures.items():
+        log.warning("left out: %s: %s", name, reason)
 
 
 def report_problems(found: PairList) -> None:

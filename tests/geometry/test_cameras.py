@@ -156,4 +156,20 @@ def test_the_digest_is_that_of_the_intrinsics() -> None:
     ]
     digests = [cameras.digest("a.jpg") for cameras in (plain, *others)]
     assert len(set(digests)) == len(digests)
-    assert assign(info("a.jpg"), fixed=True).digest("a.jpg") == plain.digest("a.jpg")
+    known = info("a.jpg", focal=700.0)
+    assert assign(known, fixed=True).digest("a.jpg") == assign(known).digest("a.jpg")
+
+
+def test_fixed_intrinsics_count_as_known() -> None:
+    assert not assign(info("a.jpg"))["a.jpg"].has_prior_focal_length
+    assert assign(info("a.jpg"), fixed=True)["a.jpg"].has_prior_focal_length
+
+
+@pytest.mark.parametrize(
+    "params", ["nan,240,180,0", "-5,240,180,0", "600,600,240,180", "600,240,900,0"]
+)
+def test_parameters_of_another_model_or_image_are_refused(params: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"camera\.params: SIMPLE_RADIAL has the parameters f, cx"
+    ):
+        assign(info("a.jpg", 480, 360), params=params)

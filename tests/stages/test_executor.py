@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from sfm_match.spec import Spec
+from sfm_match.spec import ConfigError, Spec
 from sfm_match.stages.executor import (
     WorkerError,
     num_cores,
@@ -184,6 +184,7 @@ def test_cores_and_devices() -> None:
     import torch  # only here: every worker imports this module
 
     assert 1 <= num_cores() <= (os.cpu_count() or 1)
-    assert resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match="device 'tpu' cannot be used"):
+        resolve_device("tpu")
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

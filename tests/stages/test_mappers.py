@@ -228,7 +228,7 @@ def test_options_get_the_types_that_pycolmap_wants() -> None:
 
 
 def test_poses_that_cannot_be_read_are_named(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"mapper\.poses: .*nowhere is not a folder"):
+    with pytest.raises(ConfigError, match=r"mapper\.poses: triangulation needs .*nowhere"):
         run(tmp_path, scene, "triangulation", {"poses": str(tmp_path / "nowhere")})
     (tmp_path / "part").mkdir()
     with pytest.raises(ConfigError, match=r"mapper\.poses: .*part holds no COLMAP model"):

@@ -121,8 +121,8 @@ def test_loading_leaves_the_arguments_alone() -> None:
     [
         (["feature.max_keypoints=1"], r"\[feature\]: no such table; did you mean 'features'"),
         (["features.max_keypoint=1"], r"features\.max_keypoint: .*did you mean 'max_keypoints'"),
-        (["features.name=sfit"], r"features: no extractors plugin named 'sfit'; did you mean"),
-        (["matcher.name=nearst"], r"matcher: no matchers plugin named 'nearst'; did you mean"),
+        (["features.name=sfit"], r"features: no extractor named 'sfit'; did you mean"),
+        (["matcher.name=nearst"], r"matcher: no matcher named 'nearst'; did you mean"),
         (["matcher.ratio=1.5"], r"matcher\.ratio: .*less than or equal to 1, got 1\.5"),
         (["pairs.method=all"], r"pairs\.method: .*'exhaustive'.*, got 'all'"),
         (["camera.mode=one"], r"camera\.mode: .*'single'.*, got 'one'"),
