@@ -291,6 +291,8 @@ SLOW_MAPPING = (
 )
 
 
+# What "soon" is depends on what else the machine does.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "delay", "options"),
     [
