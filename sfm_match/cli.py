@@ -211,12 +211,13 @@ def extract(
     threads: Threads = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    wait: Wait = False,
 ) -> None:
     """Extract the features of a folder of images; the recipe is kept for the stages that follow."""
     tables = tables_of(features, matcher, pairs, mapper, seed)
     settings = recipe_for(out, images, recipe, tables, option or ())
     bar = no_progress if quiet else _bar
-    run = Run(out, settings, device=device, threads=threads, progress=bar)
+    run = Run(out, settings, device=device, threads=threads, wait=wait, progress=bar)
     done = run.extract()
     _finish(run, as_json, f"{done.computed} images extracted, {done.reused} were there")
 
