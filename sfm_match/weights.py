@@ -25,7 +25,8 @@ from sfm_match.checkpoints import CHECKPOINTS, Checkpoint
 
 __all__ = [
     "CHECKPOINTS",
-    "ENV_FOLDER",
+    "ENV_FOLDERS",
+    "ENV_PERMISSIVE_ONLY",
     "Checkpoint",
     "WeightsError",
     "cache_folder",
@@ -34,8 +35,10 @@ __all__ = [
     "search_folders",
 ]
 
-ENV_FOLDER = "SFM_MATCH_WEIGHTS"
-"""The environment variable that names a folder of checkpoints."""
+ENV_FOLDERS = "SFM_MATCH_WEIGHTS"
+"""The environment variable that names folders of checkpoints, separated as in PATH."""
+ENV_PERMISSIVE_ONLY = "SFM_MATCH_PERMISSIVE_ONLY"
+"""The environment variable that, set to 1, forbids weights that forbid commercial use."""
 
 NUM_ATTEMPTS = 3
 RETRY_SECONDS = 0.5  # doubled after every failed attempt
@@ -70,8 +73,8 @@ def cache_folder() -> Path:
 def search_folders(weights_dir: Path | None = None) -> list[Path]:
     """Return the folders that are searched for a checkpoint, first to last."""
     folders = [] if weights_dir is None else [weights_dir]
-    if os.environ.get(ENV_FOLDER):
-        folders.append(Path(os.environ[ENV_FOLDER]).expanduser())
+    named = os.environ.get(ENV_FOLDERS, "").split(os.pathsep)
+    folders += [Path(folder).expanduser() for folder in named if folder]
     packaged = resources.files("sfm_match") / "weights_data"
     if isinstance(packaged, Path) and packaged.is_dir():
         folders.append(packaged)
@@ -96,7 +99,8 @@ def find(
         name_or_path: a name of `CHECKPOINTS`, or the path of a file.
         weights_dir: a folder to search before all others.
         permissive_only: refuse the registered checkpoints whose licence forbids commercial use,
-            also where their file is given by its path.
+            also where their file is given by its path. The environment variable
+            `ENV_PERMISSIVE_ONLY` does so in this process and those that it starts.
         download: whether to download what is not found.
         progress: whether to show the progress of a download on stderr.
 
@@ -105,15 +109,10 @@ def find(
         WeightsError: the file has a wrong digest, a licence that is not allowed, or is not to be
             had; the message names it and says what to do.
     """
+    _check_licence(digest(name_or_path), permissive_only)
     checkpoint = CHECKPOINTS.get(name_or_path)
     if checkpoint is None:
-        path = _user_file(name_or_path)
-        if permissive_only:
-            known = {c.sha256: c for c in CHECKPOINTS.values()}.get(_file_digest(path))
-            _check_licence(known)
-        return path
-    if permissive_only:
-        _check_licence(checkpoint)
+        return _user_file(name_or_path)
     folders = search_folders(weights_dir)
     for folder in folders:
         path = folder / checkpoint.filename
@@ -130,9 +129,12 @@ def digest(name_or_path: str) -> str:
 
     Raises:
         LookupError: neither the name of a checkpoint nor a file; the message lists the names.
+        WeightsError: it has a licence that is not allowed here (see `ENV_PERMISSIVE_ONLY`).
     """
     checkpoint = CHECKPOINTS.get(name_or_path)
-    return _file_digest(_user_file(name_or_path)) if checkpoint is None else checkpoint.sha256
+    found = _file_digest(_user_file(name_or_path)) if checkpoint is None else checkpoint.sha256
+    _check_licence(found, permissive_only=False)
+    return found
 
 
 def _user_file(name_or_path: str) -> Path:
@@ -147,8 +149,10 @@ def _user_file(name_or_path: str) -> Path:
     )
 
 
-def _check_licence(checkpoint: Checkpoint | None) -> None:
-    if checkpoint is None or checkpoint.commercial:
+def _check_licence(sha256: str, permissive_only: bool) -> None:
+    checkpoint = {c.sha256: c for c in CHECKPOINTS.values()}.get(sha256)
+    permissive_only = permissive_only or os.environ.get(ENV_PERMISSIVE_ONLY) == "1"
+    if not permissive_only or checkpoint is None or checkpoint.commercial:
         return
     allowed = ", ".join(sorted(c.name for c in CHECKPOINTS.values() if c.commercial)) or "none"
     raise WeightsError(
@@ -189,7 +193,7 @@ def _missing(checkpoint: Checkpoint, reason: str, folders: list[Path]) -> str:
     return (
         f"the checkpoint {checkpoint.name} is missing: {reason}. Fetch {checkpoint.url} "
         f"({checkpoint.size / 1e6:.1f} MB) where there is a network, and put it at one of{places}\n"
-        f"or in a folder that the environment variable {ENV_FOLDER} names"
+        f"or in a folder that the environment variable {ENV_FOLDERS} names"
     )
 
 

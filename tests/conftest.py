@@ -24,7 +24,7 @@ def _checkpoints() -> Iterator[None]:
     folder = os.environ.get("SFM_MATCH_TEST_DATA")
     with pytest.MonkeyPatch.context() as patch:
         if folder is not None:
-            patch.setenv(weights.ENV_FOLDER, str(Path(folder) / "weights"))
+            patch.setenv(weights.ENV_FOLDERS, str(Path(folder) / "weights"))
         yield
 
 

@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv(weights.ENV_FOLDER, raising=False)
+    monkeypatch.delenv(weights.ENV_FOLDERS, raising=False)
     monkeypatch.setattr(weights, "RETRY_SECONDS", 0.0)
     return tmp_path / "cache" / "sfm_match" / "weights"
 

@@ -147,11 +147,11 @@ def test_offline_says_what_to_put_where(
 ) -> None:
     url = f"http://127.0.0.1:{closed_port()}/net.pt"
     register(url, monkeypatch)
-    monkeypatch.setenv(weights.ENV_FOLDER, str(tmp_path / "mine"))
+    monkeypatch.setenv(weights.ENV_FOLDERS, str(tmp_path / "mine"))
     with pytest.raises(WeightsError) as error:
         find(weights_dir=tmp_path / "given")
     message = str(error.value)
-    for part in ("net-8", url, "0.4 MB", weights.ENV_FOLDER):
+    for part in ("net-8", url, "0.4 MB", weights.ENV_FOLDERS):
         assert part in message
     for folder in (tmp_path / "given", tmp_path / "mine", home):
         assert str(folder / "net.pt") in message

@@ -24,7 +24,7 @@ def test_the_nearest_folder_wins(
 ) -> None:
     package = tmp_path / "sfm_match"
     monkeypatch.setattr("importlib.resources.files", lambda name: tmp_path / name)
-    monkeypatch.setenv(weights.ENV_FOLDER, str(tmp_path / "env"))
+    monkeypatch.setenv(weights.ENV_FOLDERS, str(tmp_path / "env"))
     order = [tmp_path / "given", tmp_path / "env", package / "weights_data", home]
     for folder in order:
         put(folder)
@@ -144,6 +144,27 @@ def test_a_licence_that_forbids_commercial_use_is_refused_on_demand(
         weights.find(str(path), permissive_only=True)
     assert weights.find(str(path)) == path
     assert find().read_bytes() == PAYLOAD
+
+
+def test_the_environment_refuses_a_licence_for_the_whole_process(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(server.url, monkeypatch, commercial=False)
+    path = put(tmp_path / "renamed")
+    monkeypatch.setenv(weights.ENV_PERMISSIVE_ONLY, "1")
+    for name in ("net-8", str(path)):
+        for call in (weights.find, weights.digest):
+            with pytest.raises(WeightsError, match="net-8 is licensed CC-BY-NC-4.0"):
+                call(name)
+    assert server.starts == []
+
+
+def test_the_environment_may_name_several_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setenv(weights.ENV_FOLDERS, os.pathsep.join(map(str, folders)))
+    assert weights.search_folders()[:2] == folders
 
 
 @pytest.mark.usefixtures("checkpoint")

@@ -1,0 +1,66 @@
+"""What the commands print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from tqdm import tqdm
+
+from sfm_match.stages.evaluate import format_evaluation
+from sfm_match.stages.mapping import MapReport
+from sfm_match.stages.run import Run
+
+NO_MODEL = 3
+LEFT_OUT = 4
+STOPPED = 130
+_MAX_PROBLEMS = 5
+
+
+@contextmanager
+def bar(stage: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show the progress of a stage on standard error."""
+    # A log file needs no line for each tenth of a second.
+    pause = 0.1 if sys.stderr.isatty() else 5.0
+    with tqdm(total=total, desc=f"{stage:8}", disable=total is None, mininterval=pause) as shown:
+        yield shown.update
+
+
+def show(as_json: bool, text: str, content: Any) -> None:
+    """Print a result, as text or as JSON."""
+    typer.echo(json.dumps(content, indent=1) if as_json else text)
+
+
+def finish(run: Run, as_json: bool, text: str) -> None:
+    """Print what came out, and what was left out."""
+    content = run.workspace.results.content
+    show(as_json, text, content)
+    for problem in content["stages"].get("pairs", {}).get("problems", ())[:_MAX_PROBLEMS]:
+        typer.echo(f"pairs: {problem}", err=True)
+    for name, reason in content["failures"].items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
+    if content["failures"]:
+        raise typer.Exit(LEFT_OUT)
+
+
+def finish_map(run: Run, report: MapReport, as_json: bool, truth: Path | None = None) -> None:
+    """Print which model came out, or why there is none."""
+    if report.reason:
+        show(as_json, f"no model: {report.reason}", run.workspace.results.content)
+        raise typer.Exit(NO_MODEL)
+    best, out, sources = report.models[0], run.workspace.out, run.workspace.sources
+    text = (
+        f"{out / 'model'}: {best.images} of {len(sources.images) + len(sources.failures)} images, "
+        f"{best.points} points, track length {best.track_length:.2f}, "
+        f"reprojection error {best.reprojection_error:.3f} px"
+    )
+    if len(report.models) > 1:
+        text += f"; {len(report.models) - 1} smaller models in {out / 'models'}"
+    if truth is not None:
+        text += "\n" + format_evaluation(run.evaluate(truth))
+    finish(run, as_json, text)
