@@ -5,9 +5,15 @@ A plugin is a module with
 - ``VERSION: int``, raised whenever its output changes;
 - ``Config``, a frozen pydantic dataclass that forbids unknown fields;
 - ``NEEDS: frozenset[str]``, of ``"image"`` and ``"features"`` (matchers and refiners);
+- optionally ``GIVES: str``, of a matcher that finds points of its own: ``"correspondences"``;
+  without it a matcher gives ``"matches"``, rows of the features that it needs;
 - ``CONCURRENT: bool``, whether a call leaves other cores idle, so that on a CPU the stage runs one
   for each core: extractors in processes, the `match` of one matcher in threads;
+- optionally ``RELEASES_GIL: bool``, of an extractor that may be called from several threads at once
+  and spends its time outside the interpreter's lock: then threads do, which start at once;
 - ``LICENCE: str`` of the method as it is shipped here;
+- optionally ``resolve(config, inputs) -> config``, which fills in what follows from the inputs or
+  the machine before the fingerprint is taken, or raises `ConfigError` where the inputs do not fit;
 - optionally ``LIBRARIES``, the distributions that do the work: their versions are part of the
   fingerprint;
 - ``build(config, device, inputs) -> component``.
@@ -115,6 +121,11 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"sfm_match.{kind}.{name}")
 
 
+def gives_correspondences(spec: Spec) -> bool:
+    """Return whether a matcher finds correspondences, not matches of features."""
+    return getattr(load_plugin(spec.kind, spec.name), "GIVES", "matches") == "correspondences"
+
+
 def library_versions(names: Iterable[str]) -> dict[str, str]:
     """Return the installed versions of some distributions."""
     return {name: version(name) for name in names}
@@ -167,14 +178,19 @@ class Spec:
             where: what error messages call the table of options (the plugin's name unless given).
 
         Raises:
-            ConfigError: there is no such plugin or weights, or an option is unknown or wrong.
+            ConfigError: there is no such plugin or weights, an option is unknown or wrong, or the
+                inputs do not fit.
         """
         where = where or name
         try:
             module = load_plugin(kind, name)
             config = parse_config(module.Config, options or {}, where)
+            resolve = getattr(module, "resolve", None)
+            config = resolve(config, inputs) if resolve else config
             named = getattr(config, "weights", None)
-            digest = None if named is None else weights.digest(named)
+            # Without its inputs, `resolve` may leave open which weights they need.
+            is_open = named is None or (resolve is not None and not named)
+            digest = None if is_open else weights.digest(named)
         except LookupError as error:
             raise ConfigError(f"{where}: {error}") from None
         return cls(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from sfm_match.types import Extractor
 
 EXTRACTORS = plugin_names("extractors")
 SPARSE_MATCHERS = [
-    name for name in plugin_names("matchers") if "features" in load_plugin("matchers", name).NEEDS
+    name
+    for name in plugin_names("matchers")
+    if getattr(load_plugin("matchers", name), "GIVES", "matches") == "matches"
 ]
 PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 
@@ -22,13 +25,17 @@ PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 def parse(kind: str, name: str, inputs: tuple[Spec, ...] = (), **options: Any) -> Spec:
     """Return a spec; skip where its checkpoint is not on this machine."""
     found = Spec.parse(kind, name, options, inputs)
-    checkpoint = found.config.get("weights")
-    if checkpoint is not None:
-        try:
-            weights.find(checkpoint, download=False)
-        except weights.WeightsError:
-            pytest.skip(f"{name}: the checkpoint {checkpoint} is not on this machine")
+    if "weights" in found.config:
+        checkpoint(found.config["weights"])
     return found
+
+
+def checkpoint(name: str) -> Path:
+    """Return the file of a checkpoint; skip where it is not on this machine."""
+    try:
+        return weights.find(name, download=False)
+    except weights.WeightsError:
+        pytest.skip(f"the checkpoint {name} is not on this machine")
 
 
 @cache

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+import torch
 import typer
 
 from sfm_match.cli.output import bar
-from sfm_match.stages.recipe import recipe_for
-from sfm_match.stages.run import Run, no_progress
+from sfm_match.stages.recipe import Recipe, recipe_for
+from sfm_match.stages.run import Progress, Run, no_progress
 from sfm_match.weights import ENV_FOLDERS, ENV_PERMISSIVE_ONLY
 
 Images = Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)]
@@ -37,7 +38,7 @@ class RunOptions:
     matcher: Annotated[str | None, typer.Option("--matcher", help="Matcher.")] = None
     pairs: Annotated[
         str | None,
-        typer.Option("--pairs", help="exhaustive, sequential, or a file of pairs."),
+        typer.Option("--pairs", help="Method, several joined by +, or a file of pairs."),
     ] = None
     mapper: Annotated[
         str | None,
@@ -67,16 +68,26 @@ class RunOptions:
 
     def open(self, out: Path, images: Path | None = None) -> Run:
         """Open an output folder with these options; without images, one that was made before."""
-        self._set_weights()
-        recipe = recipe_for(out, images, self.recipe, self._tables(), self.option or ())
         return Run(
             out,
-            recipe,
+            self.settings(out, images),
             device=self.device,
             threads=self.threads,
             wait=self.wait,
-            progress=no_progress if self.quiet else bar,
+            progress=self.progress,
         )
+
+    def settings(self, out: Path, images: Path | None = None) -> Recipe:
+        """Return the recipe with these options; without images, the one that is kept in `out`."""
+        self._set_weights()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return recipe_for(out, images, self.recipe, self._tables(), self.option or ())
+
+    @property
+    def progress(self) -> Progress:
+        """What shows the progress."""
+        return no_progress if self.quiet else bar
 
     def _set_weights(self) -> None:
         # In the environment, so that processes that build the components see them too.
@@ -101,9 +112,11 @@ class RunOptions:
         return tables
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all `RunOptions`, which come to it as its argument `options`."""
-    shared = [field.name for field in fields(RunOptions)]
+def with_run_options(
+    command: Callable[..., None], without: Collection[str] = ()
+) -> Callable[..., None]:
+    """Give a command all `RunOptions` but some, which come to it as its argument `options`."""
+    shared = [field.name for field in fields(RunOptions) if field.name not in without]
 
     @wraps(command)
     def run(**values: Any) -> None:
@@ -115,7 +128,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         RunOptions, include_extras=True
     )
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    ours = inspect.signature(RunOptions).parameters.values()
+    ours = [p for p in inspect.signature(RunOptions).parameters.values() if p.name in shared]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [p.replace(kind=keyword, annotation=hints[p.name]) for p in [*own, *ours]]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
@@ -78,15 +79,28 @@ def run_component(
         WorkerError: a worker process was killed.
     """
     workers = num_cores() if workers is None else workers
-    concurrent = load_plugin(spec.kind, spec.name).CONCURRENT
+    plugin = load_plugin(spec.kind, spec.name)
     if not tasks:
         return
-    if not concurrent or workers < 2 or len(tasks) < 3:
+    if not plugin.CONCURRENT or workers < 2 or len(tasks) < 3:
         component = spec.build(device)
         for task in tasks:
             yield task, function(component, task)
-        return
-    yield from _run_in_processes(function, spec, tasks, device, min(workers, len(tasks)) - 1)
+    elif getattr(plugin, "RELEASES_GIL", False):
+        component = spec.build(device)
+        calls = ((task, partial(function, component, task)) for task in tasks)
+        # A GPU has enough to do when one image is decoded while another is in the network.
+        threads = workers if device == "cpu" else 2
+        yield from run_in_threads(calls, threads, _use_one_core)
+    else:
+        yield from _run_in_processes(function, spec, tasks, device, min(workers, len(tasks)) - 1)
+
+
+def _use_one_core() -> None:
+    """Keep torch from using several threads for one operation of this thread."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _run_in_processes(

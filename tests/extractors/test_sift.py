@@ -55,6 +55,13 @@ def test_a_quarter_turn_adds_a_right_angle_to_orientations() -> None:
     assert np.mean(np.abs(change + 90) < 30) < 0.1
 
 
+def test_a_blob_is_found_at_the_centre_of_its_pixel() -> None:
+    for x, y in ((70, 45), (31, 88)):
+        found = extract(blob_picture(x, y))
+        distances = np.linalg.norm(found.keypoints - [x + 0.5, y + 0.5], axis=1)
+        assert distances.min() < 0.1
+
+
 def test_scales_grow_with_the_picture() -> None:
     image = noise_picture()
     large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)

@@ -1,0 +1,236 @@
+"""R2D2 (Revaud et al., NeurIPS 2019) over a pyramid, with keypoints refined below the pixel.
+
+The pyramid, the selection and the scores are those of the paper's published evaluation; the
+refinement is added here. The network's grid has integer pixel centres.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as config_dataclass
+from torch import Tensor
+from torch.nn import functional
+
+from sfm_match import weights
+from sfm_match.geometry.raster import shrink
+from sfm_match.models.precision import best_precision
+from sfm_match.models.r2d2 import PATCH_SIZE, load_network, normalised
+from sfm_match.models.r2d2_folded import FoldedR2D2
+from sfm_match.spec import Spec
+from sfm_match.types import Extractor, Features, Image
+
+VERSION = 1
+CONCURRENT = True
+RELEASES_GIL = True
+LICENCE = "Apache-2.0; the published weights: CC-BY-NC-SA-3.0"
+
+# How far (x, y) the published networks find keypoints from where they are, in pixels of the level;
+# in an image turned by 180 degrees they lie as far off the other way. Measured so on photographs of
+# several cameras, to about 0.05 (the faster one: 0.1).
+_OFFSETS = {
+    "r2d2-wasf-n16": (-0.56, 0.07),
+    "r2d2-wasf-n8-big": (0.66, -0.22),
+    "r2d2-faster-wasf-n16": (1.23, -0.2),
+}
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Config:
+    """Options of `r2d2`.
+
+    Attributes:
+        weights: r2d2-wasf-n16, r2d2-wasf-n8-big, r2d2-faster-wasf-n16, or the path of a file.
+        max_keypoints: the best so many over all levels of the pyramid.
+        resize: shrink the image so that its long side has at most so many pixels; 0 for never.
+        min_size: no level of the pyramid but the first has a shorter long side.
+        max_size: levels with a longer long side are left out.
+        scale_factor: ratio of the sizes of neighbouring levels.
+        min_reliability: the lowest reliability of a keypoint.
+        min_repeatability: the lowest repeatability of a keypoint.
+        precision: of the network: fp32, or bf16, which is twice as fast where the processor has
+            instructions for it; auto for bf16 where this machine's GPU, or else its CPU, has them.
+        subpixel: refine keypoints below the pixel, and take off the constant offset that a
+            published network has in x and y.
+    """
+
+    weights: str = "r2d2-wasf-n16"
+    max_keypoints: PositiveInt = 5000
+    resize: NonNegativeInt = 1024
+    min_size: NonNegativeInt = 256
+    max_size: PositiveInt = 1024
+    scale_factor: Annotated[float, Field(gt=1)] = 2**0.25
+    min_reliability: _Share = 0.7
+    min_repeatability: _Share = 0.7
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    subpixel: bool = True
+
+
+class _Found(NamedTuple):
+    """Keypoints of one level or of several.
+
+    Attributes:
+        positions: float64 (N, 2), x and y in corner-origin pixels of the whole image.
+        scores: float32 (N,).
+        scales: float32 (N,), in pixels of the whole image.
+        descriptors: float32 (N, 128), of length 1.
+    """
+
+    positions: Tensor
+    scores: Tensor
+    scales: Tensor
+    descriptors: Tensor
+
+
+def pyramid(image: Tensor, config: Config) -> Iterator[tuple[float, Tensor]]:
+    """Yield the levels of an image (1, 3, H, W) with their scales, each made from the one before.
+
+    The first is the largest that `max_size` allows, also where it is below `min_size`.
+    """
+    height, width = image.shape[2:]
+    longest = max(height, width)
+    scale, num = 1.0, 0
+    # A long side that ends on a limit does so up to rounding.
+    while num == 0 or longest * scale > config.min_size - 0.5:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        if size != image.shape[2:]:
+            image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+        if longest * scale < config.max_size + 0.5:
+            yield scale, image
+            num += 1
+        if max(size) == 1:
+            return
+        scale /= config.scale_factor
+
+
+def refine(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return how far maxima lie from their pixels' centres, (N, 2) x and y, within half a pixel.
+
+    A quadratic is fitted to the 3 x 3 pixels around each by least squares (Haralick's facet model,
+    Computer Vision, Graphics, and Image Processing 1984); where it has no maximum, nothing moves.
+
+    Args:
+        logits: (H, W), whose logistic function is the repeatability: near a maximum a quadratic
+            fits them better than it fits what saturates at 1.
+        rows: (N,) of the maxima.
+        columns: (N,) of the maxima.
+    """
+    padded = functional.pad(logits[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    steps = torch.arange(3, device=logits.device)
+    # (N, 3, 3), from the pixel above and to the left to the one below and to the right.
+    window = padded[(rows[:, None] + steps)[:, :, None], (columns[:, None] + steps)[:, None, :]]
+    left, middle, right = window.mean(dim=1).unbind(dim=1)
+    top, centre, bottom = window.mean(dim=2).unbind(dim=1)
+    gx, gy = (right - left) / 2, (bottom - top) / 2
+    gxx, gyy = left - 2 * middle + right, top - 2 * centre + bottom
+    gxy = (window[:, 0, 0] + window[:, 2, 2] - window[:, 0, 2] - window[:, 2, 0]) / 4
+    determinant = gxx * gyy - gxy**2
+    is_maximum = (gxx < 0) & (gyy < 0) & (determinant > 0)
+    moves = torch.stack([gxy * gy - gyy * gx, gxy * gx - gxx * gy], dim=1)
+    moves = moves / determinant.where(is_maximum, 1)[:, None]
+    return moves.where(is_maximum[:, None], 0).clamp(-0.5, 0.5)
+
+
+def _is_local_maximum(values: Tensor) -> Tensor:
+    """Return for each pixel (H, W) whether none of its eight neighbours is larger."""
+    return functional.max_pool2d(values[None], 3, stride=1, padding=1)[0] == values
+
+
+def _detect(network: FoldedR2D2, level: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions (N, 2) with integer pixel centres, scores (N,) and descriptors (N, 128)."""
+    odds, reliabilities, selected, descriptors = [], [], [], []
+    for block in network.blocks(level):
+        repeatability = block.repeatability[0]
+        candidate = _is_local_maximum(repeatability)  # in its block, as far as it is known
+        candidate &= repeatability >= config.min_repeatability
+        candidate &= block.reliability[0] >= config.min_reliability
+        odds.append(block.odds[0])
+        reliabilities.append(block.reliability[0])
+        selected.append(candidate)
+        descriptors.append(block.descriptors[0].movedim(0, 2)[candidate].float())
+    logits = torch.cat(odds).log()
+    repeatability = torch.cat(odds) / (1 + torch.cat(odds))
+    rows, columns = torch.cat(selected).nonzero().unbind(dim=1)
+    keep = _is_local_maximum(repeatability)[rows, columns]
+    rows, columns = rows[keep], columns[keep]
+    scores = repeatability[rows, columns] * torch.cat(reliabilities)[rows, columns]
+    positions = torch.stack([columns, rows], dim=1).double()
+    if config.subpixel:
+        positions += refine(logits, rows, columns)
+    return positions, scores, functional.normalize(torch.cat(descriptors)[keep], dim=1)
+
+
+@dataclass(frozen=True)
+class _R2D2:
+    config: Config
+    network: FoldedR2D2
+    offset: tuple[float, float]
+    device: str
+
+    @torch.inference_mode()
+    def __call__(self, image: Image) -> Features:
+        full_size = np.array(image.shape[1::-1], np.int32)
+        small = shrink(image, self.config.resize or None)
+        height, width = small.shape[:2]
+        found = [
+            self._of_level(level, scale, width, height) for scale, level in self._levels(small)
+        ]
+        positions, scores, scales, descriptors = map(torch.cat, zip(*found, strict=True))
+        order = scores.sort(descending=True, stable=True).indices[: self.config.max_keypoints]
+        return Features(
+            keypoints=positions[order].float().cpu().numpy(),
+            scores=scores[order].cpu().numpy(),
+            descriptors=descriptors[order].half().cpu().numpy(),
+            image_size=np.array([width, height], np.int32),
+            scales=scales[order].cpu().numpy(),
+        ).resized(full_size)
+
+    def _levels(self, image: Image) -> Iterator[tuple[float, Tensor]]:
+        if image.ndim == 2:
+            image = np.repeat(image[:, :, None], 3, axis=2)
+        values = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).float() / 255
+        yield from pyramid(normalised(values.movedim(2, 0)[None]), self.config)
+
+    def _of_level(self, level: Tensor, scale: float, width: int, height: int) -> _Found:
+        rows, columns = level.shape[2:]
+        # Pooling needs two pixels; what is found on the ones added here is not inside.
+        room = (0, max(0, 2 - columns), 0, max(0, 2 - rows))
+        level = functional.pad(level, room, mode="replicate")
+        positions, scores, descriptors = _detect(self.network, level, self.config)
+        positions += 0.5 - positions.new_tensor(self.offset)
+        inside = ((positions >= 0) & (positions <= positions.new_tensor([columns, rows]))).all(1)
+        per_pixel = positions.new_tensor([width / columns, height / rows])
+        return _Found(
+            positions=positions[inside] * per_pixel,
+            scores=scores[inside],
+            scales=torch.full_like(scores[inside], PATCH_SIZE / scale),
+            descriptors=descriptors[inside],
+        )
+
+
+def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
+    """Return the config with the precision that this machine is best at in place of `auto`."""
+    return replace(config, precision=best_precision()) if config.precision == "auto" else config
+
+
+def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
+    """Return the extractor, with its network on the device."""
+    network = load_network(weights.find(config.weights)).to(device)
+    # Whatever the file is called.
+    offsets = {weights.digest(name): offset for name, offset in _OFFSETS.items()}
+    offset = offsets.get(weights.digest(config.weights)) if config.subpixel else None
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    folded = (
+        FoldedR2D2(network, dtype=dtype)
+        if device == "cpu"
+        else FoldedR2D2(network, sys.maxsize, dtype)
+    )
+    return _R2D2(config, folded, offset or (0.0, 0.0), device)

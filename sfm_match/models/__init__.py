@@ -1,0 +1,1 @@
+"""Networks: functions of tensors, no files but checkpoints."""
