@@ -262,7 +262,11 @@ class View(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Finds local features in one image; keypoints refer to the image as it was given."""
+    """Finds local features in one image; keypoints refer to the image as it was given.
+
+    It may have a method `many` too, which takes several images and returns the features of each:
+    on a GPU it is given some at once.
+    """
 
     def __call__(self, image: Image) -> Features:
         """Return the features of the image."""

@@ -7,11 +7,12 @@ refinement is added here. The network's grid has integer pixel centres.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
@@ -21,7 +22,7 @@ from torch.nn import functional
 from sfm_match import weights
 from sfm_match.geometry.raster import shrink
 from sfm_match.models.precision import best_precision
-from sfm_match.models.r2d2 import PATCH_SIZE, load_network, normalised
+from sfm_match.models.r2d2 import PATCH_SIZE, Maps, load_network, normalised
 from sfm_match.models.r2d2_folded import FoldedR2D2
 from sfm_match.spec import Spec
 from sfm_match.types import Extractor, Features, Image
@@ -91,7 +92,7 @@ class _Found(NamedTuple):
 
 
 def pyramid(image: Tensor, config: Config) -> Iterator[tuple[float, Tensor]]:
-    """Yield the levels of an image (1, 3, H, W) with their scales, each made from the one before.
+    """Yield the levels of images (N, 3, H, W) with their scales, each made from the one before.
 
     The first is the largest that `max_size` allows, also where it is below `min_size`.
     """
@@ -144,10 +145,22 @@ def _is_local_maximum(values: Tensor) -> Tensor:
     return functional.max_pool2d(values[None], 3, stride=1, padding=1)[0] == values
 
 
-def _detect(network: FoldedR2D2, level: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+class _Network(Protocol):
+    def blocks(self, images: Tensor) -> Iterator[Maps]: ...
+
+
+def _blocks_of_each(blocks: Iterator[Maps], num: int) -> list[Iterable[Maps]]:
+    """Return the blocks of each of so many images; those of a single one as they come."""
+    if num == 1:
+        return [blocks]
+    kept = list(blocks)
+    return [[Maps(*(maps[i : i + 1] for maps in block)) for block in kept] for i in range(num)]
+
+
+def _detect(blocks: Iterable[Maps], config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """Return positions (N, 2) with integer pixel centres, scores (N,) and descriptors (N, 128)."""
     odds, reliabilities, selected, descriptors = [], [], [], []
-    for block in network.blocks(level):
+    for block in blocks:
         repeatability = block.repeatability[0]
         candidate = _is_local_maximum(repeatability)  # in its block, as far as it is known
         candidate &= repeatability >= config.min_repeatability
@@ -171,19 +184,38 @@ def _detect(network: FoldedR2D2, level: Tensor, config: Config) -> tuple[Tensor,
 @dataclass(frozen=True)
 class _R2D2:
     config: Config
-    network: FoldedR2D2
+    network: _Network
     offset: tuple[float, float]
     device: str
 
-    @torch.inference_mode()
     def __call__(self, image: Image) -> Features:
-        full_size = np.array(image.shape[1::-1], np.int32)
-        small = shrink(image, self.config.resize or None)
-        height, width = small.shape[:2]
-        found = [
-            self._of_level(level, scale, width, height) for scale, level in self._levels(small)
+        return self.many([image])[0]
+
+    @torch.inference_mode()
+    def many(self, images: Sequence[Image]) -> list[Features]:
+        """Return the features of each image; those of one size pass the network together."""
+        small = [_colour(shrink(image, self.config.resize or None)) for image in images]
+        found: dict[int, Features] = {}
+        for shape in dict.fromkeys(image.shape for image in small):
+            rows = [i for i, image in enumerate(small) if image.shape == shape]
+            batch = self._of_one_size(np.stack([small[i] for i in rows]))
+            for i, features in zip(rows, batch, strict=True):
+                found[i] = features.resized(np.array(images[i].shape[1::-1], np.int32))
+        return [found[i] for i in range(len(images))]
+
+    def _of_one_size(self, images: npt.NDArray[np.uint8]) -> list[Features]:
+        """Return the features of images (N, H, W, 3)."""
+        height, width = images.shape[1:3]
+        values = torch.from_numpy(images).to(self.device).float() / 255
+        levels = [
+            self._of_level(level, scale, width, height)
+            for scale, level in pyramid(normalised(values.movedim(3, 1)), self.config)
         ]
-        positions, scores, scales, descriptors = map(torch.cat, zip(*found, strict=True))
+        return [self._best(found, width, height) for found in zip(*levels, strict=True)]
+
+    def _best(self, levels: Sequence[_Found], width: int, height: int) -> Features:
+        """Return the best keypoints of all levels of an image."""
+        positions, scores, scales, descriptors = map(torch.cat, zip(*levels, strict=True))
         order = scores.sort(descending=True, stable=True).indices[: self.config.max_keypoints]
         return Features(
             keypoints=positions[order].float().cpu().numpy(),
@@ -191,29 +223,33 @@ class _R2D2:
             descriptors=descriptors[order].half().cpu().numpy(),
             image_size=np.array([width, height], np.int32),
             scales=scales[order].cpu().numpy(),
-        ).resized(full_size)
+        )
 
-    def _levels(self, image: Image) -> Iterator[tuple[float, Tensor]]:
-        if image.ndim == 2:
-            image = np.repeat(image[:, :, None], 3, axis=2)
-        values = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).float() / 255
-        yield from pyramid(normalised(values.movedim(2, 0)[None]), self.config)
-
-    def _of_level(self, level: Tensor, scale: float, width: int, height: int) -> _Found:
+    def _of_level(self, level: Tensor, scale: float, width: int, height: int) -> list[_Found]:
+        """Return what is found in one level (N, 3, H, W) of each image."""
         rows, columns = level.shape[2:]
         # Pooling needs two pixels; what is found on the ones added here is not inside.
         room = (0, max(0, 2 - columns), 0, max(0, 2 - rows))
-        level = functional.pad(level, room, mode="replicate")
-        positions, scores, descriptors = _detect(self.network, level, self.config)
-        positions += 0.5 - positions.new_tensor(self.offset)
-        inside = ((positions >= 0) & (positions <= positions.new_tensor([columns, rows]))).all(1)
-        per_pixel = positions.new_tensor([width / columns, height / rows])
-        return _Found(
-            positions=positions[inside] * per_pixel,
-            scores=scores[inside],
-            scales=torch.full_like(scores[inside], PATCH_SIZE / scale),
-            descriptors=descriptors[inside],
-        )
+        blocks = self.network.blocks(functional.pad(level, room, mode="replicate"))
+        found = []
+        for of_image in _blocks_of_each(blocks, len(level)):
+            positions, scores, descriptors = _detect(of_image, self.config)
+            positions += 0.5 - positions.new_tensor(self.offset)
+            limit = positions.new_tensor([columns, rows])
+            inside = ((positions >= 0) & (positions <= limit)).all(1)
+            found.append(
+                _Found(
+                    positions=positions[inside] * (positions.new_tensor([width, height]) / limit),
+                    scores=scores[inside],
+                    scales=torch.full_like(scores[inside], PATCH_SIZE / scale),
+                    descriptors=descriptors[inside],
+                )
+            )
+        return found
+
+
+def _colour(image: Image) -> Image:
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
 def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:

@@ -25,7 +25,7 @@ _VECTORS_PER_PIECE = 2048
 _ROOM = 3
 
 _Blocks = Iterator[tuple[Tensor, bool]]
-"""Consecutive rows of a map, (1, C, rows, W), and whether they are the last."""
+"""Consecutive rows of maps, (N, C, rows, W), and whether they are the last."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Convolution:
 
 
 class _RowQueue:
-    """Rows of a map in a buffer that is used again: they come in below and leave above.
+    """Rows of maps in a buffer that is used again: they come in below and leave above.
 
     Handed out are views: they hold until rows are added again.
     """
@@ -68,7 +68,7 @@ class _RowQueue:
         return self._stop - self._start
 
     def add(self, rows: Tensor) -> None:
-        """Append rows (1, C, h, W) in channels-last order."""
+        """Append rows (N, C, h, W) in channels-last order."""
         num = rows.shape[2]
         if self._buffer is None or self._stop + num > self._buffer.shape[2]:
             self._make_room(rows, num)
@@ -81,7 +81,7 @@ class _RowQueue:
         old = None if self._buffer is None else self._buffer[:, :, self._start : self._stop]
         # Rows move to the front only once they do not overlap with where they were.
         if self._buffer is None or self._start < len(self) or size > self._buffer.shape[2]:
-            shape = (1, like.shape[1], _ROOM * size, like.shape[3])
+            shape = (*like.shape[:2], _ROOM * size, like.shape[3])
             self._buffer = torch.empty(
                 shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
             )
@@ -169,23 +169,22 @@ class FoldedR2D2:
         self._head_bias = torch.cat([difference[0] @ clf["bias"][:, None], sal["bias"]])
 
     @torch.inference_mode()
-    def blocks(self, image: Tensor) -> Iterator[Maps]:
-        """Yield the maps of one image (1, 3, H, W), `normalised`, in blocks of rows from the top.
+    def blocks(self, images: Tensor) -> Iterator[Maps]:
+        """Yield the maps of images (N, 3, H, W), `normalised`, in blocks of rows from the top.
 
         The descriptors are not normalised.
         """
-        width = image.shape[3]
-        num_rows = max(2, self.pixels_per_block // width)
-        image = image.to(self.dtype, memory_format=torch.channels_last)
-        # 1. Blocks of rows: (1, 3, h, W), the number of rows changes from layer to layer.
-        blocks: _Blocks = _rows_of(image, num_rows)
-        # 2. Layers take blocks as the one behind asks for them: (1, 128, h, W) at the end.
+        num_rows = max(2, self.pixels_per_block // (len(images) * images.shape[3]))
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        # 1. Blocks of rows: (N, 3, h, W), the number of rows changes from layer to layer.
+        blocks: _Blocks = _rows_of(images, num_rows)
+        # 2. Layers take blocks as the one behind asks for them: (N, 128, h, W) at the end.
         for layer in self._layers:
             blocks = layer(blocks)
         for x, _ in blocks:
-            # 3. Both heads at once: (1, 128, h, W) -> (1, h, W, 2).
+            # 3. Both heads at once: (N, 128, h, W) -> (N, h, W, 2).
             heads = self._heads(x.movedim(1, 3))
-            # 4. Reliability and the odds of repeatability: (1, h, W).
+            # 4. Reliability and the odds of repeatability: (N, h, W).
             yield Maps(x, heads[..., 0].sigmoid(), functional.softplus(heads[..., 1]))
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -145,6 +145,18 @@ def test_keypoints_of_each_network_are_where_they_seem_to_be(weights: str, test_
     assert raw > 0.4  # so there was something to take off
 
 
+def test_images_of_one_size_may_pass_together() -> None:
+    extractor: Any = parse("extractors", "r2d2").build()
+    images = [noise_picture(90, 110, seed=seed) for seed in range(3)]
+    images.insert(1, noise_picture(70, 80))
+    for found, image in zip(extractor.many(images), images, strict=True):
+        alone = extractor(image)
+        assert found.image_size.tolist() == alone.image_size.tolist()
+        np.testing.assert_allclose(found.keypoints, alone.keypoints, atol=0.05)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=0.01)
+    assert extractor.many([]) == []
+
+
 @pytest.mark.parametrize("weights", VARIANTS)
 def test_tiny_images_have_keypoints_inside(weights: str) -> None:
     options = {"weights": weights, "min_reliability": 0, "min_repeatability": 0}
