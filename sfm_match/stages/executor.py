@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
 
+from sfm_match.allocator import keep_freed_memory
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import ConfigError, Spec, load_plugin
 
@@ -182,6 +183,7 @@ def run_in_threads(
 
 def _start_worker(spec: Spec, device: str, parent: int) -> None:
     global _component  # noqa: PLW0603
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     quiet_colmap()
