@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sfm_match.io.store import Store
     from sfm_match.spec import Spec
     from sfm_match.stages.evaluate import evaluate_model
+    from sfm_match.stages.evaluate_pairs import evaluate_pairs
     from sfm_match.stages.recipe import Recipe
     from sfm_match.stages.run import Run
     from sfm_match.types import Correspondences, Features, Matches, Pair, TwoView, View
@@ -31,6 +32,7 @@ _HOMES = {
     "TwoView": "sfm_match.types",
     "View": "sfm_match.types",
     "evaluate_model": "sfm_match.stages.evaluate",
+    "evaluate_pairs": "sfm_match.stages.evaluate_pairs",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "TwoView",
     "View",
     "evaluate_model",
+    "evaluate_pairs",
 ]
 
 

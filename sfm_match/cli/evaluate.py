@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from sfm_match.cli import evaluate_pairs
 from sfm_match.cli.options import AsJson
 from sfm_match.cli.output import show
 from sfm_match.stages.evaluate import evaluate_model, format_evaluation
 
 app = typer.Typer(help="Compare results with the truth.", no_args_is_help=True)
+app.command("pairs")(evaluate_pairs.command)
 
 
 @app.command("model")

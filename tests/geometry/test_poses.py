@@ -65,6 +65,15 @@ def test_relative_pose_agrees_with_pycolmap(seed: int) -> None:
 
 
 @given(seeds)
+def test_relative_poses_compose_along_a_chain_of_cameras(seed: int) -> None:
+    a, b, c = random_poses(seed, 3)
+    chained = poses.compose(poses.relative_pose(b, c), poses.relative_pose(a, b))
+    np.testing.assert_allclose(chained, poses.relative_pose(a, c), atol=1e-11)
+    back = poses.inverse(poses.relative_pose(a, b))
+    np.testing.assert_allclose(poses.relative_pose(b, a), back, atol=1e-11)
+
+
+@given(seeds)
 def test_the_projection_center_is_the_camera_origin_in_the_world(seed: int) -> None:
     some = random_poses(seed, 4)
     for one, center in zip(some, poses.projection_centers(some), strict=True):
