@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from sfm_match.io.files import publish
+from sfm_match.io.files import FileError, publish, room, writing
 from sfm_match.types import ArrayF32, Matches, Pair, TwoView
 
 _INFO_TABLE = "sfm_match"
+_DISK_ERRORS = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR")
 
 
 @dataclass
@@ -60,12 +61,31 @@ def write_database(
         keypoints: image name and float32 (N, 2), or (N, 4) with scale and orientation.
         pairs: matches and verified geometry of each pair.
         info: what the database was made from (see `read_info`).
+
+    Raises:
+        FileError: it could not be written; an older one is as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)  # of a run that was killed
+    # What is written is sound, so what goes wrong in SQLite, pycolmap's or Python's, is the disk.
+    with writing(path, RuntimeError, sqlite3.OperationalError):
+        return _write_partial(path, partial, cameras, camera_of_image, keypoints, pairs, info)
+
+
+def _write_partial(
+    path: Path,
+    partial: Path,
+    cameras: Mapping[int, pycolmap.Camera],
+    camera_of_image: Mapping[str, int],
+    keypoints: Iterable[tuple[str, ArrayF32]],
+    pairs: Iterable[tuple[Pair, Matches, TwoView]],
+    info: Mapping[str, str],
+) -> DatabaseCounts:
+    """Write the database under the name `partial`, then rename it."""
     try:
-        # pycolmap's transaction commits on an error too: the partial file is then thrown away.
-        with pycolmap.Database.open(partial) as database, pycolmap.DatabaseTransaction(database):
+        # In no transaction: pycolmap ends the process where the disk is too full for its commit, and
+        # has no rollback. A partial file is thrown away in any case, and its log stays small so.
+        with pycolmap.Database.open(partial) as database:
             ids = _write_images(database, cameras, camera_of_image)
             counts = DatabaseCounts(images=len(ids))
             for name, points in keypoints:
@@ -130,14 +150,15 @@ def _write_pair(
     counts.matched_pairs += 1
     counts.matches += len(matches)
     if two_view.inliers.any():
-        database.write_two_view_geometry(*ids, _to_colmap(two_view, indices[two_view.inliers]))
+        database.write_two_view_geometry(*ids, colmap_two_view(two_view, indices[two_view.inliers]))
         counts.verified_pairs += 1
         counts.inliers += two_view.num_inliers
 
 
-def _to_colmap(
+def colmap_two_view(
     two_view: TwoView, inliers: np.typing.NDArray[np.uint32]
 ) -> pycolmap.TwoViewGeometry:
+    """Return pycolmap's form of a geometry, with its inlier matches, uint32 (M, 2)."""
     geometry = pycolmap.TwoViewGeometry()
     geometry.config = int(two_view.config)
     geometry.inlier_matches = inliers
@@ -165,13 +186,19 @@ def _write_info(path: Path, info: Mapping[str, str]) -> None:
 
 
 def read_info(path: Path) -> dict[str, str]:
-    """Return what a database was made from; nothing for a file that was not made here."""
+    """Return what a database was made from; nothing for a file that was not made here.
+
+    Raises:
+        FileError: the disk is too full, or too broken, to open it.
+    """
     if not path.is_file():
         return {}
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         return dict(connection.execute(f"SELECT key, value FROM {_INFO_TABLE}").fetchall())
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname.startswith(_DISK_ERRORS):
+            raise FileError(f"{path}: cannot be opened: {error}{room(path)}") from error
         return {}
     finally:
         connection.close()

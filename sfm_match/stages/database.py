@@ -84,16 +84,17 @@ def build_database(
         path,
         cameras.cameras,
         {name: cameras.of_image[name] for name in digests},
-        _keypoints(digests, features),
-        _pairs(digests, pairs, cameras, matches, two_views, progress),
+        read_keypoints(digests, features),
+        _verified(read_pairs(digests, pairs, cameras, matches, two_views), progress),
         {"fingerprint": fingerprint},
     )
     return DatabaseReport(counts, reused=False)
 
 
-def _keypoints(
+def read_keypoints(
     digests: Mapping[str, bytes], features: Store[Features]
 ) -> Iterator[tuple[str, ArrayF32]]:
+    """Read keypoints as COLMAP has them, (N, 2), or (N, 4) with scale and orientation."""
     columns = ("keypoints", "scales", "orientations")
     for name, arrays in features.arrays(list(digests.items()), columns):
         assert isinstance(name, str)
@@ -105,20 +106,31 @@ def _keypoints(
             yield name, np.column_stack([points, scales, angles])
 
 
-def _pairs(
+def _verified(
+    rows: Iterator[tuple[Pair, Matches, TwoView | None]], progress: Callable[[int], object] | None
+) -> Iterator[tuple[Pair, Matches, TwoView]]:
+    for pair, found, two_view in rows:
+        assert two_view is not None
+        yield pair, found, two_view
+        if progress:
+            progress(1)
+
+
+def read_pairs(
     digests: Mapping[str, bytes],
     pairs: Sequence[Pair],
     cameras: Cameras,
     matches: Store[Matches],
     two_views: Store[TwoView],
-    progress: Callable[[int], object] | None,
-) -> Iterator[tuple[Pair, Matches, TwoView]]:
-    """Join the two stores, some thousand pairs at a time, each read in the order of its disk."""
+) -> Iterator[tuple[Pair, Matches, TwoView | None]]:
+    """Join the two stores, some thousand pairs at a time, each read in the order of its disk.
+
+    A pair that was not verified with these cameras has no geometry.
+    """
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
         some = pairs[start : start + _PAIRS_AT_ONCE]
-        verified = dict(two_views.items([(p, verify_digest(p, digests, cameras)) for p in some]))
+        entries = [(pair, verify_digest(pair, digests, cameras)) for pair in some]
+        verified = dict(two_views.items([entry for entry in entries if entry in two_views]))
         for pair, found in matches.items([(p, match_digest(p, digests)) for p in some]):
             assert isinstance(pair, Pair)
-            yield pair, found, verified[pair]
-            if progress:
-                progress(1)
+            yield pair, found, verified.get(pair)
