@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from sfm_match import spec as spec_module
 from sfm_match import weights
-from sfm_match.spec import ConfigError, Spec, load_plugin, parse_config, plugin_names
+from sfm_match.spec import ConfigError, Spec, load_plugin, plugin_names
 from tests.components import EXTRACTORS, PLUGINS, SPARSE_MATCHERS, options_of
 from tests.pictures import noise_picture
 
-SOURCE = Spec("extractors", "some", 1, {})
+SOURCE = Spec("extractors", "sift", 1, {})
 
 # --- modules --------------------------------------------------------------------------------------
 
@@ -42,6 +42,10 @@ def test_a_plugin_says_what_it_is(kind: str, name: str) -> None:
     if kind != "extractors":
         assert module.NEEDS
         assert {"image", "features"} >= module.NEEDS
+    if kind == "matchers":
+        gives = getattr(module, "GIVES", "matches")
+        assert gives in ("matches", "correspondences")
+        assert gives == "correspondences" or "features" in module.NEEDS
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -58,9 +62,10 @@ def test_its_settings_are_frozen_documented_and_complete(kind: str, name: str) -
         Spec.parse(kind, name, {"no_such_option": 1})
 
 
-def other_value(config_type: Any, option: str) -> Any:
-    """Return a value of an option that is allowed and is not its default."""
-    default = getattr(config_type(), option)
+def other_value(kind: str, name: str, option: str) -> Any:
+    """Return a value of an option that is allowed and does not mean its default."""
+    config_type = load_plugin(kind, name).Config
+    default = Spec.parse(kind, name).config[option]
     literals: list[Any] = []
     annotations = [get_type_hints(config_type)[option]]
     while annotations:
@@ -71,17 +76,16 @@ def other_value(config_type: Any, option: str) -> Any:
     names = list(weights.CHECKPOINTS) if option == "weights" else []
     for value in (*literals, *names, True, False, 1, 2, 0.5, 0.25, 1.5):
         try:
-            config = parse_config(config_type, {option: value}, "test")
+            found = Spec.parse(kind, name, {option: value}).config[option]
         except ConfigError:
             continue
-        if getattr(config, option) != default:
+        if found != default:
             return value
     raise AssertionError(f"no other value found for the option {option!r}")
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_the_fingerprint_follows_every_setting_and_input(kind: str, name: str) -> None:
-    config_type = load_plugin(kind, name).Config
     specs = [
         Spec.parse(kind, name),
         Spec.parse(kind, name, inputs=(SOURCE,)),
@@ -89,7 +93,7 @@ def test_the_fingerprint_follows_every_setting_and_input(kind: str, name: str) -
         dataclasses.replace(Spec.parse(kind, name), version=1000),
     ]
     for option in sorted(options_of(kind, name)):
-        specs.append(Spec.parse(kind, name, {option: other_value(config_type, option)}))
+        specs.append(Spec.parse(kind, name, {option: other_value(kind, name, option)}))
     assert len({spec.fingerprint for spec in specs}) == len(specs)
     assert pickle.loads(pickle.dumps(specs[0])).fingerprint == specs[0].fingerprint
 

@@ -191,6 +191,21 @@ def keep_unmasked(features: Features, mask: ArrayBool) -> Features:
             f"the mask is {size} pixels, the image {width} x {height}; "
             "a mask must have the size of its image, as the file holds it"
         )
-    pixels: npt.NDArray[np.int64] = np.floor(features.keypoints).astype(np.int64)
+    return features.take(unmasked(features.keypoints, mask))
+
+
+def unmasked(points: ArrayF32, mask: ArrayBool) -> ArrayBool:
+    """Return which points, float32 (N, 2), lie on pixels where the mask is True: bool (N,).
+
+    A point (x, y) lies on the pixel floor(x), floor(y); one on or beyond the border takes the
+    nearest pixel.
+
+    Args:
+        points: x, y in corner-origin pixels of the mask's raster.
+        mask: bool (H, W).
+    """
+    height, width = mask.shape
+    pixels: npt.NDArray[np.int64] = np.floor(points).astype(np.int64)
     columns, rows = pixels[:, 0].clip(0, width - 1), pixels[:, 1].clip(0, height - 1)
-    return features.take(mask[rows, columns])
+    found: ArrayBool = mask[rows, columns]
+    return found

@@ -18,10 +18,18 @@ def clean_stores(space: Workspace) -> list[Path]:
     A partial file counts as left behind after an hour: stores have no lock, another process may
     be about to finish it.
     """
-    used = {store.folder for store in (space.features, space.matches, space.two_views)}
+    stores = (
+        space.extracted,
+        space.correspondences,
+        space.refined,
+        space.features,
+        space.matches,
+        space.two_views,
+    )
+    used = {store.folder for store in stores if store is not None}
     deleted = []
-    for kind in ("features", "matches", "two_views"):
-        for folder in sorted((space.out / kind).iterdir()):
+    for kind in ("features", "correspondences", "matches", "two_views"):
+        for folder in sorted((space.out / kind).glob("*")):
             if folder.is_dir() and folder not in used:
                 shutil.rmtree(folder)
                 deleted.append(folder)

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sfm_match.io.database import read_info
-from sfm_match.io.pairs import PairList, write_pairs
 from sfm_match.logs import log, quiet_colmap
 from sfm_match.spec import ConfigError
-from sfm_match.stages.database import DatabaseReport, build_database, database_fingerprint
+from sfm_match.stages import work
+from sfm_match.stages.database import DatabaseReport
 from sfm_match.stages.evaluate import ModelEvaluation, evaluate_model
 from sfm_match.stages.executor import num_cores, resolve_device
-from sfm_match.stages.extract import ExtractReport, extract
-from sfm_match.stages.mapping import MapReport, map_images
-from sfm_match.stages.match import MatchReport, match, match_digest
-from sfm_match.stages.pairs import make_pairs
+from sfm_match.stages.expand import ExpandReport, expand
+from sfm_match.stages.extract import ExtractReport
+from sfm_match.stages.import_into import ImportReport
+from sfm_match.stages.mapping import MapReport
+from sfm_match.stages.match import MatchReport
+from sfm_match.stages.pair_lists import report_problems
+from sfm_match.stages.pairs import Choice, make_pairs
+from sfm_match.stages.progress import Progress, no_progress
 from sfm_match.stages.recipe import Recipe
-from sfm_match.stages.verify import VerifyReport, verify, verify_digest
-from sfm_match.stages.workspace import Workspace, report_problems
-from sfm_match.types import Pair
+from sfm_match.stages.refine import RefineReport
+from sfm_match.stages.tracks import TracksReport
+from sfm_match.stages.verify import VerifyReport
+from sfm_match.stages.workspace import Workspace
 
 Report = TypeVar("Report")
 Arguments = ParamSpec("Arguments")
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]]
-"""Called with a stage's name and its number of steps; gives what is called with steps done."""
-
-
-@contextmanager
-def no_progress(stage: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """Show nothing."""
-    yield lambda steps: None
 
 
 def _locked(
@@ -93,14 +88,14 @@ class Run:
         self,
         name: str,
         total: int | None,
-        work: Callable[..., Report],
+        doing: Callable[..., Report],
         summary: Callable[[Any], dict[str, Any]] = asdict,
     ) -> Report:
         """Run a stage, with its progress, time and report in the log and the results."""
         log.info("%s begins", name)
         start = time.perf_counter()
         with self._progress(name, total) as progress:
-            report = work(progress=progress)
+            report = doing(progress=progress)
         seconds = time.perf_counter() - start
         log.info("%s took %.2f s: %s", name, seconds, summary(report))
         self.workspace.results.set_stage(name, seconds, summary(report))
@@ -108,97 +103,128 @@ class Run:
 
     @_locked
     def extract(self) -> ExtractReport:
-        """Extract the features of all images."""
-        space = self.workspace
-        sources = list(space.sources.images.values())
-        work = partial(
-            extract,
-            sources,
-            self._recipe.features,
-            space.features,
-            device=self.device,
-            workers=self._threads,
-        )
-        report = self._stage("extract", len(sources), work)
+        """Extract the features of all images; a recipe without features has nothing to do."""
+        space, report = self.workspace, ExtractReport()
+        if self._recipe.features is not None:
+            sources = list(space.sources.images.values())
+            doing = work.extracting(space, sources, self.device, self._threads)
+            report = self._stage("extract", len(sources), doing)
         space.results.set_failures(space.sources.failures)
         space.leave_out(report.failures)
+        space.remark()
         return report
 
     @_locked
-    def pairs(self) -> PairList:
+    def pairs(self) -> Choice:
         """Choose the pairs to match and write them to `pairs.txt`."""
 
-        def choose(progress: Callable[[int], object]) -> PairList:
-            found = make_pairs(sorted(self.workspace.digests()), self._recipe.pairs)
+        def choose(progress: Callable[[int], object]) -> Choice:
+            found = make_pairs(self.workspace.image_set(), self._recipe.pairs)
             if found.problems and not found.pairs:
                 raise ConfigError(f"pairs: none is left: {'; '.join(found.problems[:3])}")
-            write_pairs(self.workspace.out / "pairs.txt", found.pairs)
+            self.workspace.lists.choose(found.pairs)
             return found
 
         found = self._stage("pairs", None, choose, _summary_of_pairs)
-        report_problems(found)
+        report_problems(found.problems)
         return found
 
     @_locked
     def match(self) -> MatchReport:
         """Match all pairs of `pairs.txt`."""
         space = self.workspace
-        pairs = space.pairs()
-        work = partial(
-            match,
-            pairs,
-            space.digests(),
-            self._recipe.matcher,
-            space.features,
-            space.matches,
-            device=self.device,
-            workers=self._threads,
-        )
-        return self._stage("match", len(pairs), work)
+        pairs = space.pairs_to_match()
+        doing = work.matching(space, pairs, self.device, self._threads)
+        report = self._stage("match", len(pairs), doing)
+        if space.extracted is None:
+            space.results.set_failures(space.sources.failures)
+        space.leave_out(report.failures)
+        if report.failures and report.computed + report.reused == 0:
+            name, reason = next(iter(report.failures.items()))
+            raise ConfigError(f"no pair could be matched; {name}: {reason}")
+        return report
+
+    @_locked
+    def refine(self) -> RefineReport:
+        """Refine the correspondences of all pairs that are matched.
+
+        Raises:
+            ConfigError: the recipe names no refiner.
+        """
+        if self._recipe.refiner is None:
+            raise ConfigError("the recipe names no refiner: there is nothing to refine")
+        pairs = self.workspace.to_refine()
+        doing = work.refining(self.workspace, pairs, self.device, self._threads)
+        report = self._stage("refine", len(pairs), doing)
+        self.workspace.leave_out(report.failures)
+        return report
+
+    @_locked
+    def tracks(self) -> TracksReport:
+        """Turn the correspondences of all pairs that are matched into features and matches.
+
+        Raises:
+            ConfigError: the matcher matches features, so that there are none.
+        """
+        if self._recipe.tracks is None:
+            raise ConfigError(
+                f"the matcher {self._recipe.matcher.name!r} matches features: there are no tracks "
+                "to make; verify comes next"
+            )
+        digests, pairs = self.workspace.to_track()
+        doing = work.tracking(self.workspace, pairs, digests)
+        return self._stage("tracks", len(digests), doing)
+
+    def _make_tracks(self) -> None:
+        """Go from correspondences to features and matches, where the matcher gives those."""
+        if self._recipe.refiner is not None:
+            self.refine()
+        if self._recipe.tracks is not None:
+            self.tracks()
 
     @_locked
     def verify(self) -> VerifyReport:
         """Verify the matches of all pairs that are matched."""
-        space = self.workspace
-        digests = space.digests()
-        pairs = space.pairs(lambda p: (p, match_digest(p, digests)) in space.matches, "match")
-        work = partial(
-            verify,
-            pairs,
-            digests,
-            space.cameras,
-            self._recipe.verify,
-            space.features,
-            space.matches,
-            space.two_views,
-            workers=self._threads,
-        )
-        return self._stage("verify", len(pairs), work)
+        pairs = self.workspace.matched_pairs()
+        doing = work.verifying(self.workspace, pairs, self._threads)
+        return self._stage("verify", len(pairs), doing)
+
+    @_locked
+    def expand(self) -> ExpandReport:
+        """Match and verify neighbours of neighbours too, in at most `pairs.expand` rounds."""
+
+        def renew() -> None:
+            self.match()
+            self._make_tracks()
+            self.verify()
+
+        def add(progress: Callable[[int], object]) -> ExpandReport:
+            return expand(self.workspace, renew, self.workspace.verified_pairs)
+
+        return self._stage("expand", None, add)
 
     @_locked
     def import_features(self) -> DatabaseReport:
         """Write `database.db` from the stores: all images with features, all verified pairs."""
-        space = self.workspace
-        pairs = self._verified_pairs()
-        work = partial(
-            build_database,
-            space.out / "database.db",
-            space.digests(),
-            pairs,
-            space.cameras,
-            self._recipe.verify,
-            space.features,
-            space.matches,
-            space.two_views,
-        )
-        return self._stage("import", len(pairs), work)
+        pairs = self.workspace.verified_pairs()
+        return self._stage("import", len(pairs), work.importing(self.workspace, pairs))
 
-    def _verified_pairs(self) -> list[Pair]:
+    @_locked
+    def import_into(self, database: str | Path, *, add_images: bool = False) -> ImportReport:
+        """Add what `import_features` would write to a COLMAP database that was made elsewhere.
+
+        See `sfm_match.stages.import_into.import_into`; the pairs need not be verified before.
+
+        Raises:
+            ConfigError: it is the `database.db` of this folder.
+            DatabaseError: it cannot be used or changed.
+            ConflictError: it holds something else than what would be added.
+        """
         space = self.workspace
-        digests, cameras = space.digests(), space.cameras
-        return space.pairs(
-            lambda p: (p, verify_digest(p, digests, cameras)) in space.two_views, "verify"
-        )
+        space.lists.check_expanded()
+        pairs = space.matched_pairs()
+        doing = work.importing_into(space, Path(database), pairs, add_images, self._threads)
+        return self._stage("import_into", len(pairs), doing)
 
     @_locked
     def map(self) -> MapReport:
@@ -208,22 +234,8 @@ class Run:
             ConfigError: the database was made with other settings or from other images.
         """
         space = self.workspace
-        database = space.out / "database.db"
-        made_from = database_fingerprint(
-            space.digests(), self._verified_pairs(), space.cameras, self._recipe.verify
-        )
-        if read_info(database).get("fingerprint") != made_from:
-            raise ConfigError(f"{database}: not made of these settings and images; import first")
-        work = partial(
-            map_images,
-            space.out,
-            space.images,
-            space.cameras,
-            self._recipe.mapper,
-            self._recipe.mapper_options,
-            threads=self._threads,
-        )
-        report = self._stage("map", len(space.sources.images), work)
+        doing = work.mapping(space, space.verified_pairs(), self._threads)
+        report = self._stage("map", len(space.sources.images), doing)
         if not report.reused:
             space.results.forget_evaluation()
         if report.reason:
@@ -243,10 +255,13 @@ class Run:
         self.extract()
         self.pairs()
         self.match()
+        self._make_tracks()
         self.verify()
+        if self._recipe.pairs.expand:
+            self.expand()
         self.import_features()
         return self.map()
 
 
-def _summary_of_pairs(found: PairList) -> dict[str, Any]:
-    return {"pairs": len(found.pairs), "problems": found.problems}
+def _summary_of_pairs(found: Choice) -> dict[str, Any]:
+    return {"methods": found.counts, "pairs": len(found.pairs), "problems": found.problems}
