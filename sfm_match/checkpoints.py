@@ -46,6 +46,35 @@ def _r2d2(name: str, filename: str, size: int, sha256: str) -> Checkpoint:
     )
 
 
+def _loftr(name: str, filename: str, size: int, sha256: str) -> Checkpoint:
+    return Checkpoint(
+        name=name,
+        url=f"https://huggingface.co/kornia/loftr/resolve/main/{filename}",
+        sha256=sha256,
+        size=size,
+        licence="Apache-2.0",
+        commercial=True,
+        paper="Sun, Shen, Wang, Bao, Zhou: "
+        "LoFTR: Detector-Free Local Feature Matching with Transformers, CVPR 2021",
+        filename=filename,
+    )
+
+
+def _lightglue(features: str, size: int, sha256: str) -> Checkpoint:
+    filename = f"{features}_lightglue.pth"
+    return Checkpoint(
+        name=f"lightglue-{features}",
+        url=f"https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/{filename}",
+        sha256=sha256,
+        size=size,
+        licence="Apache-2.0",
+        commercial=True,
+        paper="Lindenberger, Sarlin, Pollefeys: "
+        "LightGlue: Local Feature Matching at Light Speed, ICCV 2023",
+        filename=filename,
+    )
+
+
 _PUBLISHED = (
     _r2d2(
         "r2d2-wasf-n16",
@@ -75,6 +104,34 @@ _PUBLISHED = (
         paper="Zhao, Wu, Chen, Chen, Xu, Li: ALIKED: A Lighter Keypoint and Descriptor "
         "Extraction Network via Deformable Transformation, IEEE TIM 2023",
         filename="aliked-n16.pth",
+    ),
+    # Sizes and digests as several projects that use these files have published them.
+    _lightglue(
+        "aliked",
+        47_632_827,
+        "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+    ),
+    _lightglue(
+        "disk",
+        47_631_405,
+        "b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
+    ),
+    _lightglue(
+        "sift",
+        47_632_573,
+        "5b52b8d9982d43532dc042606b346bb9594c9f5a4bd6f64362c63866287b4ac0",
+    ),
+    _loftr(
+        "loftr-outdoor",
+        "loftr_outdoor.ckpt",
+        46_341_978,
+        "21f5bec5968178e8bc8b7633441836fe5de4f47d861dd2cd7dc38e271b0479ec",
+    ),
+    _loftr(
+        "loftr-indoor-new",
+        "loftr_indoor_ds_new.ckpt",
+        46_355_053,
+        "be9ff88b323ec27889114719f668ae41aff7034b56a4c4acbd46b8b180b87ed3",
     ),
     Checkpoint(
         name="coarse-16",

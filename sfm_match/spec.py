@@ -188,9 +188,9 @@ class Spec:
             resolve = getattr(module, "resolve", None)
             config = resolve(config, inputs) if resolve else config
             named = getattr(config, "weights", None)
-            # Without its inputs, `resolve` may leave open which weights they need.
-            is_open = named is None or (resolve is not None and not named)
-            digest = None if is_open else weights.digest(named)
+            if named == "" and kind != "extractors" and not inputs:
+                named = None  # which weights a matcher needs may be open until something feeds it
+            digest = None if named is None else weights.digest(named)
         except LookupError as error:
             raise ConfigError(f"{where}: {error}") from None
         return cls(

