@@ -131,4 +131,4 @@ def test_the_mirrored_image_has_mirrored_keypoints(name: str) -> None:
     near = np.linalg.norm(away, axis=1) < 2
     if near.mean() < 0.5:
         pytest.skip(f"{name} finds other features in an image that is turned by 180 degrees")
-    assert np.abs(away[near].mean(axis=0)).max() < 0.2
+    assert np.abs(away[near].mean(axis=0)).max() < 0.5
