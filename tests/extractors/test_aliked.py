@@ -66,10 +66,10 @@ def test_a_photograph_has_kornias_keypoints(test_data: Path) -> None:
 def test_a_part_of_a_photograph_has_kornias_keypoints(test_data: Path) -> None:
     image = read_image(test_data / "fountain-P11/images/0003.jpg").pixels
     part = np.ascontiguousarray(image[200:401, 300:533])
-    found = extract(part)
+    found = extract(part, centred=False)
     assert len(found) > 100
     assert_same(found, kornias(part))
-    best = extract(part, max_keypoints=50)
+    best = extract(part, max_keypoints=50, centred=False)
     assert_same(best, kornias(part, n_limit=50))
     np.testing.assert_array_equal(best.keypoints, found.keypoints[:50])
     assert best.scores.mean() > np.quantile(found.scores, 0.75)
@@ -78,7 +78,7 @@ def test_a_part_of_a_photograph_has_kornias_keypoints(test_data: Path) -> None:
 def test_where_no_score_is_high_enough_the_mean_decides(test_data: Path) -> None:
     image = read_image(test_data / "fountain-P11/images/0003.jpg").pixels
     part = np.ascontiguousarray(image[200:360, 300:460])
-    found = extract(part, min_score=0.999)
+    found = extract(part, min_score=0.999, centred=False)
     assert_same(found, kornias(part, scores_th=0.999))
     assert len(found) > 50
     assert found.scores.max() < 0.999
@@ -161,3 +161,14 @@ def test_the_lowest_score_is_a_share() -> None:
     assert Config(min_score=0).min_score == 0
     with pytest.raises(ValueError, match="less than or equal to 1"):
         Config(min_score=1.5)
+
+
+def test_centring_moves_all_keypoints_alike() -> None:
+    image = noise_picture(200, 260)
+    raw, centred = extract(image, resize=130, centred=False), extract(image, resize=130)
+    inside = raw.keypoints[:, 0] > 2
+    # Three quarters of a pixel of the smaller image.
+    np.testing.assert_allclose(
+        (raw.keypoints - centred.keypoints)[inside], [[1.5, 0]] * inside.sum(), atol=1e-4
+    )
+    np.testing.assert_array_equal(raw.descriptors, centred.descriptors)
