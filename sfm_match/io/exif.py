@@ -1,4 +1,4 @@
-"""What the headers of image files say: size, EXIF orientation, focal length. No pixel is decoded.
+"""What the headers of image files say: size, EXIF orientation, camera, place. Nothing is decoded.
 
 The formats are JPEG, PNG, TIFF, BMP and WebP, recognised by their contents. Pillow's plugins read
 the headers; they are called directly because `PIL.Image.open` warns and raises by a limit that is
@@ -8,6 +8,7 @@ global to the process and belongs to the program that uses this package.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import tempfile
 from contextlib import suppress
@@ -25,6 +26,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IFDRational, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+
+from sfm_match.io.gps import GpsPosition, gps_position
 
 MAX_PIXELS = 500_000_000
 """Images above this number of pixels are refused before they are decoded."""
@@ -74,16 +77,21 @@ class CameraTags:
         focal: focal length in pixels of the file's raster, or None.
         body: maker, model, lens and focal length, equal for images of one camera and zoom, or
             None where the file names no model.
+        position: where it stood, by GPS, or None.
     """
 
     focal: float | None
     body: tuple[object, ...] | None
+    position: GpsPosition | None = None
 
 
 def check_file(path: Path) -> None:
     """Raise ImageError unless the path is an existing file that is not empty."""
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, not an image file")
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)  # noqa: PTH115  (pathlib would normalise it)
+        raise ImageError(f"{path}: is a symbolic link to {target!r}, which leads to no file")
     if not path.exists():
         raise ImageError(f"{path}: no such file")
     if not path.is_file():
@@ -144,18 +152,29 @@ def orientation_of(image: ImageFile) -> int:
 
 def exif_tags(image: ImageFile) -> dict[int, Any]:
     """Return the tags of the main and of the EXIF directory of an image that is open."""
+    tags: dict[int, Any] = {}
+    # A picture is as good without its metadata: damaged EXIF counts as far as it can be read.
+    with suppress(*DAMAGE):
+        exif = _exif(image)
+        tags.update(exif)
+        tags.update(exif.get_ifd(IFD.Exif))
+    return tags
+
+
+def gps_tags(image: ImageFile) -> dict[int, Any]:
+    """Return the tags of the GPS directory of an image that is open."""
+    with suppress(*DAMAGE):
+        return dict(_exif(image).get_ifd(IFD.GPSInfo))
+    return {}
+
+
+def _exif(image: ImageFile) -> PIL.Image.Exif:
     if isinstance(image, PngImageFile) and "exif" not in image.info and image.fp is not None:
         late = _png_exif(image.fp)
         if late is not None:
             image.info["exif"] = late
-    tags: dict[int, Any] = {}
-    # A picture is as good without its metadata: damaged EXIF counts as far as it can be read.
-    with suppress(*DAMAGE):
-        # The base class's method: PngImageFile's own decodes all pixels to look behind them.
-        exif = PIL.Image.Image.getexif(image)
-        tags.update(exif)
-        tags.update(exif.get_ifd(IFD.Exif))
-    return tags
+    # The base class's method: PngImageFile's own decodes all pixels to look behind them.
+    return PIL.Image.Image.getexif(image)
 
 
 def _png_exif(file: Any) -> bytes | None:
@@ -204,10 +223,11 @@ def camera_tags(path: Path) -> CameraTags:
         image = open_image(file, path)
         size = raster_size(image)
         tags = exif_tags(image)
+        position = gps_position(gps_tags(image))
     make, model = (str(tags.get(tag, "")).strip(" \0") for tag in (Base.Make, Base.Model))
     lens = _positive(tags.get(Base.FocalLength)), _positive(tags.get(Base.FocalLengthIn35mmFilm))
     body = (make, model, str(tags.get(Base.LensModel, "")), *lens) if model else None
-    return CameraTags(focal=_focal_length(tags, size), body=body)
+    return CameraTags(focal=_focal_length(tags, size), body=body, position=position)
 
 
 def _focal_length(tags: dict[int, Any], size: tuple[int, int]) -> float | None:

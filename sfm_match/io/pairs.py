@@ -91,8 +91,8 @@ def read_pairs(path: Path, names: Collection[str]) -> PairList:
     pairs: dict[Pair, None] = {}
     problems: list[_Problem] = []
     repeated: list[_Problem] = []
-    for number, line in _read_lines(path):
-        found = _divide(line, known)
+    for number, line in read_lines(path):
+        found = divide_names(line, known)
         if isinstance(found, str):
             problems.append(_Problem(number, line, found))
         elif unknown := tuple(name for name in dict.fromkeys(found) if name not in known):
@@ -111,7 +111,12 @@ def read_pairs(path: Path, names: Collection[str]) -> PairList:
     return PairList(list(pairs), messages)
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a list with their numbers; blank ones and comments are left out.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not in UTF-8.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -126,8 +131,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
-def _divide(line: str, known: Collection[str]) -> tuple[str, str] | str:
-    """Return the two names of a line, or what is wrong with it."""
+def divide_names(line: str, known: Collection[str]) -> tuple[str, str] | str:
+    """Return the two image names of a line, known or not, or what is wrong with it."""
     if len(line) > _MAX_LINE:
         return "too long for two image names"
     words = line.split()

@@ -15,10 +15,15 @@ from hypothesis import strategies as st
 
 from sfm_match.io.pairs import write_pairs
 from sfm_match.spec import ConfigError, parse_config
-from sfm_match.stages.pairs import Config, make_pairs
+from sfm_match.stages.pairs import Choice, Config, ImageSet
+from sfm_match.stages.pairs import make_pairs as make_pairs_of
 from sfm_match.types import Pair
 
 names = st.sets(st.text("ab/_0129", min_size=1, max_size=6), max_size=12).map(sorted)
+
+
+def make_pairs(images: Sequence[str], config: Config) -> Choice:
+    return make_pairs_of(ImageSet(images), config)
 
 
 def sequential(overlap: int, quadratic: bool) -> Config:
@@ -118,6 +123,44 @@ def test_pairs_from_a_file(tmp_path: Path) -> None:
     ]
 
 
+AWKWARD = [
+    "-dash.jpg",
+    "a b.jpg",
+    "a/b.jpg",
+    "a-b.jpg",
+    "100 %.JPG",
+    "\u00fcml\u00e4ut \u6771\u4eac.png",
+    '"q".jpg',
+    "#1.jpg",
+]
+
+
+@given(st.sets(st.sampled_from(AWKWARD), min_size=2))
+def test_any_names_go_through_a_file(
+    tmp_path_factory: pytest.TempPathFactory, images: set[str]
+) -> None:
+    path = tmp_path_factory.mktemp("pairs") / "list.txt"
+    everything = make_pairs(sorted(images), Config())
+    write_pairs(path, everything.pairs)
+    again = make_pairs(sorted(images), Config(method="file", path=path))
+    assert (again.pairs, again.problems) == (everything.pairs, [])
+
+
+def test_hlocs_plain_form_with_spaces_and_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "hloc.txt"
+    path.write_text(
+        "a b.jpg \u00fcml\u00e4ut \u6771\u4eac.png\n-dash.jpg a/b.jpg\n100 %.JPG a b.jpg",
+        encoding="utf-8",
+    )
+    found = make_pairs(AWKWARD, Config(method="file", path=path))
+    assert found.problems == []
+    assert found.pairs == [
+        Pair.of("a b.jpg", "\u00fcml\u00e4ut \u6771\u4eac.png"),
+        Pair.of("-dash.jpg", "a/b.jpg"),
+        Pair.of("100 %.JPG", "a b.jpg"),
+    ]
+
+
 def test_a_file_without_a_path_says_what_to_pass() -> None:
     with pytest.raises(ConfigError, match=re.escape("-o pairs.path=FILE or --pairs FILE")):
         make_pairs(["a", "b"], Config(method="file"))
@@ -133,7 +176,16 @@ def test_a_path_that_would_not_be_read_is_refused(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "all"}, "pairs.method: Input should be 'exhaustive', 'sequential' or 'file'"),
+        ({"method": "all"}, "pairs.method: no method named 'all'; "),
+        (
+            {"method": "sequential+retreival"},
+            "pairs.method: no method named 'retreival'; did you mean 'retrieval' or ",
+        ),
+        (
+            {"method": "file+"},
+            "pairs.method: no method named ''; have covisibility, exhaustive, file, ",
+        ),
+        ({"method": "file + file"}, "pairs.method: names a method twice"),
         ({"overlap": 0}, "pairs.overlap: Input should be greater than 0"),
         ({"overlaps": 5}, "pairs.overlaps: no such option; did you mean 'overlap'"),
     ],
