@@ -16,13 +16,15 @@ from sfm_match.geometry import cameras
 from sfm_match.io.files import write_text
 from sfm_match.spec import ConfigError, Spec, nearest, parse_config
 from sfm_match.stages import pairs, scan
+from sfm_match.stages.components import parse_components
 from sfm_match.stages.mappers import mapper_spec
 from sfm_match.stages.verify import verify_spec
 
 Tables = dict[str, Any]
 
 DEFAULT = "sift"
-_TABLES = ("images", "camera", "features", "matcher", "pairs", "verify", "mapper")
+_COMPONENTS = ("features", "matcher", "refiner", "tracks")
+_TABLES = ("images", "camera", *_COMPONENTS, "pairs", "verify", "mapper")
 _SETTINGS = ("description", "seed")
 
 
@@ -34,10 +36,12 @@ class Recipe:
         tables: what was set, as in TOML.
         images: the folder of images and masks.
         camera: how cameras are assigned to images.
-        features: the extractor.
-        matcher: the matcher, fed by the extractor.
+        features: the extractor; None where the matcher needs images only.
+        matcher: the matcher, fed by the extractor if it needs features.
+        refiner: what refines the matcher's correspondences; None for nothing.
+        tracks: how correspondences become features and matches; None for a matcher of features.
         pairs: which pairs are matched.
-        verify: the geometric verification, fed by the matcher.
+        verify: the geometric verification, fed by the matcher or the tracks.
         mapper: the mapper.
         seed: of all random numbers.
     """
@@ -45,8 +49,10 @@ class Recipe:
     tables: Tables
     images: scan.Config
     camera: cameras.Config
-    features: Spec
+    features: Spec | None
     matcher: Spec
+    refiner: Spec | None
+    tracks: Spec | None
     pairs: pairs.Config
     verify: Spec
     mapper: Spec
@@ -84,17 +90,21 @@ class Recipe:
         if type(seed) is not int or seed < 0:
             raise ConfigError(f"seed: must be a whole number from 0 on, got {seed!r}")
         camera = parse_config(cameras.Config, table["camera"], "camera")
-        features = _component("features", "extractors", table["features"], ())
-        matcher = _component("matcher", "matchers", table["matcher"], (features,))
+        features, matcher, refiner, tracks = parse_components(table)
         mapper = table["mapper"].pop("name", "incremental")
+        for name, value in (("mapper.name", mapper), ("description", tables.get("description", ""))):
+            if not isinstance(value, str):
+                raise ConfigError(f"{name}: must be text, got {value!r}")
         return cls(
             tables=copy.deepcopy(tables),
             images=parse_config(scan.Config, table["images"], "images"),
             camera=camera,
             features=features,
             matcher=matcher,
+            refiner=refiner,
+            tracks=tracks,
             pairs=parse_config(pairs.Config, table["pairs"], "pairs"),
-            verify=verify_spec(table["verify"], matcher, seed),
+            verify=verify_spec(table["verify"], tracks or matcher, seed),
             mapper=mapper_spec(mapper, table["mapper"], seed, camera.fixed),
             seed=seed,
         )
@@ -105,10 +115,12 @@ class Recipe:
         specs = {
             "features": self.features,
             "matches": self.matcher,
+            "refined": self.refiner,
+            "tracks": self.tracks,
             "two_views": self.verify,
             "mapper": self.mapper,
         }
-        return {name: spec.fingerprint for name, spec in specs.items()}
+        return {name: spec.fingerprint for name, spec in specs.items() if spec is not None}
 
     @property
     def mapper_options(self) -> dict[str, Any]:
@@ -127,12 +139,6 @@ def _in_toml(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return "null" if value is None else value
-
-
-def _component(table: str, kind: str, options: dict[str, Any], inputs: tuple[Spec, ...]) -> Spec:
-    if "name" not in options:
-        raise ConfigError(f"{table}.name: the recipe names none of the {kind}")
-    return Spec.parse(kind, options.pop("name"), options, inputs, where=table)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tables:
@@ -207,8 +213,12 @@ def read_tables(recipe: str | Path) -> Tables:
         raise ConfigError(f"no recipe or file {str(recipe)!r}; {offer}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not in UTF-8 (byte {error.start}): save it as UTF-8 text"
+        ) from None
 
 
 def recipe_for(
@@ -223,8 +233,9 @@ def recipe_for(
     Args:
         out: the output folder.
         images: the folder of images; None for the one that `out` was made with.
-        name: a recipe; None for the one named like the extractor of `tables` if there is one, for
-            the one that `out` was last used with if no images are given, or else the default.
+        name: a recipe; None for the one named like the extractor or else the matcher of `tables`
+            if there is one, for the one that `out` was last used with if no images are given, or
+            else the default.
         tables: changes as tables.
         settings: changes such as ``camera.mode=single``.
 
@@ -234,24 +245,52 @@ def recipe_for(
     kept = out / "recipe.toml"
     if images is None and not kept.is_file():
         raise ConfigError(f"{out}: not an output folder (it has no recipe.toml); extract first")
-    features = tables.get("features", {}).get("name")
-    if name is None and features in recipe_names():
-        name = features
-    base = read_tables(name or (kept if images is None else DEFAULT))
-    folder = read_tables(kept)["images"]["path"] if images is None else str(images.absolute())
+    named = [tables.get(table, {}).get("name") for table in ("features", "matcher")]
+    if name is None:
+        name = next((n for n in named if n in recipe_names()), None)
+    file = name or (kept if images is None else DEFAULT)
+    base = read_tables(file)
+    folder = _kept_images(kept) if images is None else str(images.absolute())
     merged = merge(merge(base, {"images": {"path": folder}}), tables)
-    return Recipe.of_tables(_absolute(merge(merged, parse_settings(settings))))
+    try:
+        return Recipe.of_tables(_absolute(merge(merged, parse_settings(settings))))
+    except ConfigError as error:
+        if _is_wrong_alone(base, error):
+            raise ConfigError(f"{file}: {error}") from None
+        raise
+
+
+def _kept_images(kept: Path) -> str:
+    """Return the folder of images that an output folder was made with."""
+    images = read_tables(kept).get("images")
+    if not isinstance(images, Mapping) or not isinstance(images.get("path"), str):
+        raise ConfigError(f"{kept}: images.path: the folder of images is missing; extract first")
+    return str(images["path"])
+
+
+def _is_wrong_alone(base: Tables, found: ConfigError) -> bool:
+    """Return whether a recipe has the same error before any change to it."""
+    try:
+        Recipe.of_tables(base)
+    except ConfigError as error:
+        return str(error) == str(found)
+    return False
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str | Path) and value != "null"
+    return isinstance(value, str | Path) and value not in ("", "null")
 
 
 def _absolute(tables: Tables) -> Tables:
     """Return the tables with absolute paths: they are kept, and used from other folders."""
     paths = [
         (table, key)
-        for table, key in (("images", "masks"), ("pairs", "path"), ("mapper", "poses"))
+        for table, key in (
+            ("images", "masks"),
+            ("pairs", "path"),
+            ("pairs", "model"),
+            ("mapper", "poses"),
+        )
         if isinstance(tables.get(table), Mapping) and _is_path(tables[table].get(key))
     ]
     for table, key in paths:

@@ -1,0 +1,142 @@
+"""Checkpoints of LoFTR -> kornia's network.
+
+Sun, Shen, Wang, Bao, Zhou: "LoFTR: Detector-Free Local Feature Matching with Transformers", CVPR
+2021; the small network: Kolodiazhnyi, "Local Feature Matching with Transformers for low-end
+devices", arXiv:2202.00770, 2022.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from kornia.feature import LoFTR
+from kornia.feature.loftr.loftr import default_cfg
+from kornia.feature.loftr.utils.position_encoding import PositionEncodingSine
+from torch import Tensor
+
+from sfm_match.weights import WeightsError
+
+PositionEncoding = Literal["original", "corrected"]
+
+_PREFIXES = ("module.", "matcher.")  # of training on several GPUs, of the authors' trainer
+_BIN_SCORE = "coarse_matching.bin_score"
+_FINE_PARTS = ("fine_preprocess.", "loftr_fine.")
+
+
+def network_config(coarse_16: bool = False) -> dict[str, Any]:
+    """Return kornia's configuration of the published network, or of the small coarse one."""
+    config: dict[str, Any] = copy.deepcopy(default_cfg)
+    if coarse_16:
+        config["resolution"] = (16, 4)
+        config["resnetfpn"] = {"initial_dim": 8, "block_dims": [8, 16, 32, 32]}
+        config["coarse"].update(
+            d_model=32, d_ffn=32, nhead=1, layer_names=["self", "cross", "self", "cross"]
+        )
+        config["fine"].update(d_model=16)
+    return config
+
+
+def load_network(
+    path: os.PathLike[str] | str,
+    position_encoding: PositionEncoding = "original",
+    threshold: float = 0.2,
+    border: int = 2,
+) -> tuple[LoFTR, float | None]:
+    """Return the network of a checkpoint in kornia's or the authors' layout, ready for inference.
+
+    Which of the two architectures it has is seen from its tensors. A checkpoint without a fine
+    stage gives a network without one (`has_fine_stage`). Nothing but tensors and plain containers
+    is unpickled.
+
+    Args:
+        path: the checkpoint.
+        position_encoding: "original" has the authors' error in the frequencies, with which all
+            published weights but the newer indoor ones were trained. No checkpoint says which.
+        threshold: smallest score of a match.
+        border: how many cells along an image's border are never matched.
+
+    Returns:
+        The network, and the score of its dustbins if it was trained with optimal transport.
+
+    Raises:
+        WeightsError: the file is no checkpoint, or one of another network; the keys are named.
+    """
+    state = _read_state(path)
+    bin_score = state.pop(_BIN_SCORE, None)
+    coarse_16 = any(key.startswith("backbone.layer4.") for key in state)
+    config = network_config(coarse_16)
+    config["coarse"]["temp_bug_fix"] = position_encoding == "corrected"
+    config["match_coarse"].update(thr=threshold, border_rm=border)
+    # Nothing is made that the checkpoint replaces: random weights would take seconds.
+    with torch.device("meta"):
+        network = LoFTR(pretrained=None, config=config)
+    network.pos_encoding = PositionEncodingSine(
+        config["coarse"]["d_model"], temp_bug_fix=config["coarse"]["temp_bug_fix"]
+    )
+    has_fine = any(key.startswith(_FINE_PARTS) for key in state)
+    if not has_fine:
+        del network.fine_preprocess, network.loftr_fine
+    _check_keys(path, state, network.state_dict())
+    network.load_state_dict(state, assign=True)
+    return network.eval(), None if bin_score is None else float(bin_score)
+
+
+def has_fine_stage(network: LoFTR) -> bool:
+    """Whether the network refines its coarse matches."""
+    return hasattr(network, "loftr_fine")
+
+
+def _read_state(path: os.PathLike[str] | str) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = "".join(str(error).splitlines()[:1]) or "it ends too early"
+        raise WeightsError(f"{path}: not a checkpoint of LoFTR: {reason}") from error
+    if isinstance(checkpoint, Mapping):
+        for name in ("state_dict", "model_state_dict"):
+            checkpoint = checkpoint.get(name, checkpoint)
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise WeightsError(f"{path}: not a checkpoint of LoFTR: it has no table of tensors")
+    state: dict[str, Tensor] = {}
+    for key, value in checkpoint.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: not a checkpoint of LoFTR: {key!r} is not a tensor")
+        for prefix in _PREFIXES:
+            key = key.removeprefix(prefix)  # noqa: PLW2901
+        state[key] = value
+    return state
+
+
+def _check_keys(
+    path: os.PathLike[str] | str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    """Raise unless the checkpoint has all tensors of the network, and no other."""
+    problems = []
+    for title, keys in (
+        ("has none of", sorted(wanted.keys() - state.keys())),
+        ("has besides", sorted(state.keys() - wanted.keys())),
+    ):
+        if keys:
+            problems.append(f"it {title} {_some(keys)}")
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} where it should be {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & state.keys())
+        if state[key].shape != wanted[key].shape
+    ]
+    if reshaped:
+        problems.append(f"it has {_some(reshaped)}")
+    if problems:
+        raise WeightsError(
+            f"{path}: not a checkpoint of LoFTR as published, nor of the small coarse one: "
+            f"{'; '.join(problems)}"
+        )
+
+
+def _some(names: list[str], num: int = 4) -> str:
+    more = f" and {len(names) - num} more" if len(names) > num else ""
+    return ", ".join(names[:num]) + more

@@ -1,0 +1,1 @@
+"""Refiners of correspondences, one module for each."""
