@@ -28,6 +28,8 @@ from sfm_match.spec import ConfigError, Spec, load_plugin
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_MOST_SECONDS_TO_HAND_OVER = 1.0
+
 _component: Any = None
 
 
@@ -125,6 +127,7 @@ def _run_in_processes(
                 with _without_ctrl_c():
                     waiting.append((task, pool.submit(_call, function, task)))
             if todo:
+                _hand_over([future for _, future in waiting])
                 task = todo.popleft()
                 yield task, function(component, task)
             while waiting and (waiting[0][1].done() or not todo):
@@ -137,6 +140,17 @@ def _run_in_processes(
         ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)
+
+
+def _hand_over(futures: Sequence[Future[Any]]) -> None:
+    """Let the threads that feed the worker processes send them their tasks.
+
+    They could not while a component holds the interpreter's lock in this process.
+    """
+    limit = time.monotonic() + _MOST_SECONDS_TO_HAND_OVER
+    while not all(f.running() or f.done() for f in futures) and time.monotonic() < limit:
+        time.sleep(0.002)
+    time.sleep(0.002)  # for the last one to pass the pipe
 
 
 @contextmanager
