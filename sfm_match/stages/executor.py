@@ -7,7 +7,10 @@ script and end with it, also when it is killed.
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -16,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
@@ -31,6 +35,7 @@ Result = TypeVar("Result")
 _MOST_SECONDS_TO_HAND_OVER = 1.0
 
 _component: Any = None
+_spool: Path | None = None
 
 
 class WorkerError(RuntimeError):
@@ -114,15 +119,18 @@ def _run_in_processes(
     processes: int,
 ) -> Iterator[tuple[Task, Result]]:
     """Keep the worker processes fed, and work along in this process meanwhile."""
+    spool = Path(tempfile.mkdtemp(prefix="sfm_match-"))
     pool = ProcessPoolExecutor(
-        processes, initializer=_start_worker, initargs=(spec, device, os.getpid())
+        processes, initializer=_start_worker, initargs=(spec, device, os.getpid(), spool)
     )
     component = spec.build(device)
-    waiting: deque[tuple[Task, Future[Result]]] = deque()
+    waiting: deque[tuple[Task, Future[Path]]] = deque()
     todo = deque(tasks)
     try:
         while todo or waiting:
-            while todo and len(waiting) <= processes:
+            # One task more than there are workers, so that none waits for the next; but not of the
+            # last tasks, which this process would have to wait for.
+            while todo and len(waiting) <= processes - (len(todo) <= processes):
                 task = todo.popleft()
                 with _without_ctrl_c():
                     waiting.append((task, pool.submit(_call, function, task)))
@@ -132,7 +140,7 @@ def _run_in_processes(
                 yield task, function(component, task)
             while waiting and (waiting[0][1].done() or not todo):
                 task, future = waiting.popleft()
-                yield task, future.result()
+                yield task, _fetch(future.result())
     except TerminatedWorkerError as error:
         raise WorkerError(
             f"a process that runs {spec.name} was killed, by the system where memory is short: "
@@ -140,6 +148,7 @@ def _run_in_processes(
         ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def _hand_over(futures: Sequence[Future[Any]]) -> None:
@@ -195,20 +204,37 @@ def run_in_threads(
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits only for what has begun
 
 
-def _start_worker(spec: Spec, device: str, parent: int) -> None:
-    global _component  # noqa: PLW0603
+def _start_worker(spec: Spec, device: str, parent: int, spool: Path) -> None:
+    global _component, _spool
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent, spool), daemon=True).start()
     quiet_colmap()
-    _component = spec.build(device)
+    _component, _spool = spec.build(device), spool
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int, spool: Path) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
+    shutil.rmtree(spool, ignore_errors=True)
     os._exit(1)
 
 
-def _call(function: Callable[[Any, Task], Result], task: Task) -> Result:
-    return function(_component, task)
+def _call(function: Callable[[Any, Task], Result], task: Task) -> Path:
+    """Work on a task in a worker process, and leave the result in a file.
+
+    Through a pipe it would have to wait for the other process, which may hold its interpreter's
+    lock for as long as a task takes.
+    """
+    result = function(_component, task)
+    handle, name = tempfile.mkstemp(dir=_spool)
+    with os.fdopen(handle, "wb") as file:
+        pickle.dump(result, file, pickle.HIGHEST_PROTOCOL)
+    return Path(name)
+
+
+def _fetch(path: Path) -> Any:
+    with path.open("rb") as file:
+        result = pickle.load(file)
+    path.unlink()
+    return result
