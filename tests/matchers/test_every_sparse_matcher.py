@@ -70,7 +70,8 @@ def test_matches_are_right_and_one_to_one(name: str) -> None:
     away = left.keypoints[rows0] - right.keypoints[rows1] - [60, 0]
     is_right = np.linalg.norm(away, axis=1) < 2
     assert np.count_nonzero(is_right) > 100
-    assert matches.scores[is_right].mean() > matches.scores[~is_right].mean()
+    if not is_right.all():
+        assert matches.scores[is_right].mean() > matches.scores[~is_right].mean()
 
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)

@@ -262,7 +262,7 @@ def test_blank_and_tiny_images_match_nothing(checkpoints: dict[str, str]) -> Non
 def test_transport_keeps_the_masses(rows: int, columns: int, seed: int, bin_score: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = 3 * torch.randn(2, rows, columns, generator=generator)
-    assignment = assign_with_dustbins(scores, bin_score, 200)
+    assignment = assign_with_dustbins(scores, bin_score, 1000)
     masses0 = torch.tensor([1.0] * rows + [float(columns)])
     masses1 = torch.tensor([1.0] * columns + [float(rows)])
     torch.testing.assert_close(assignment.sum(dim=1), masses1.expand(2, -1))

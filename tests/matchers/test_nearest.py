@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfm_match.matchers import nearest
-from sfm_match.matchers.nearest import Config, Descriptors, encode_descriptors, match_descriptors
+from sfm_match.matchers.nearest import Config, match_descriptors
+from sfm_match.models import descriptors
+from sfm_match.models.descriptors import Descriptors, encode_descriptors
 from sfm_match.types import ArrayF64, Features, Matches, View
 
 OPTIONS: list[dict[str, Any]] = [
@@ -212,7 +214,7 @@ def test_products_of_bytes_are_exact() -> None:
         for x, offset in zip((a, b), offsets, strict=True)
     )
     out = torch.empty(33, 65, dtype=torch.int32)
-    np.testing.assert_array_equal(nearest._products(left, right, out).numpy(), a @ b.T)
+    np.testing.assert_array_equal(descriptors.products(left, right, out).numpy(), a @ b.T)
 
 
 # --- the component --------------------------------------------------------------------------------
@@ -253,7 +255,8 @@ def test_the_result_of_the_component() -> None:
 MEASURE = """
 import resource
 import numpy as np, torch
-from sfm_match.matchers.nearest import Config, encode_descriptors, match_descriptors
+from sfm_match.matchers.nearest import Config, match_descriptors
+from sfm_match.models.descriptors import encode_descriptors
 torch.set_num_threads(2)
 rng = np.random.default_rng(0)
 values = rng.integers(0, 80, (2, 20_000, 128)).astype(np.float32)
