@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sfm_match import weights
 from sfm_match.logs import quiet_colmap
 from tests.colmap_scene import Scene, synthesize
+
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

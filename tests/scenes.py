@@ -26,13 +26,18 @@ from sfm_match.cli import main
 from sfm_match.io.columns import LAYOUTS
 from sfm_match.io.shard import Shard
 from sfm_match.io.store import Entry, Store
-from sfm_match.types import Features, Matches, TwoView
+from sfm_match.types import Correspondences, Features, Matches, TwoView
 
 GALLERY = Path(__file__).parents[1] / "datasets" / "gallery"
 NAMES = tuple(f"{i:02}.jpg" for i in range(6))
 NUM_PAIRS = 15
 SIZE = (320, 240)
-ITEM_TYPES: dict[str, type] = {"features": Features, "matches": Matches, "two_views": TwoView}
+ITEM_TYPES: dict[str, type] = {
+    "features": Features,
+    "correspondences": Correspondences,
+    "matches": Matches,
+    "two_views": TwoView,
+}
 
 
 def make_images(
@@ -97,10 +102,10 @@ def call(*arguments: str | Path) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, module: str = "sfm_match") -> subprocess.Popen[str]:
     """Start a command as a process with a session of its own, as a shell with job control does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "sfm_match", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

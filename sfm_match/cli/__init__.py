@@ -8,8 +8,10 @@ import threading
 
 import typer
 
+from sfm_match.allocator import keep_freed_memory
 from sfm_match.cli import catalogue, evaluate, folders, stages
 from sfm_match.cli.output import STOPPED
+from sfm_match.io.database_access import DatabaseError
 from sfm_match.io.images import ImageError
 from sfm_match.io.model import ModelError
 from sfm_match.io.shard import StoreError
@@ -34,6 +36,7 @@ app.add_typer(evaluate.app, name="eval")
 
 INPUT_ERRORS = (
     ConfigError,
+    DatabaseError,
     ImageError,
     ModelError,
     StoreError,
@@ -45,10 +48,11 @@ INPUT_ERRORS = (
 
 def main() -> None:
     """Run the command line; errors of the input are one line on standard error."""
+    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except (*INPUT_ERRORS, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_message(error)}", err=True)
         sys.exit(1)
     except SystemExit as end:
         if end.code == STOPPED:  # what typer makes of Ctrl-C
@@ -60,3 +64,9 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(STOPPED)
         raise
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:  # the system's own
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)

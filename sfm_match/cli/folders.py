@@ -10,8 +10,8 @@ import typer
 from sfm_match.cli.options import Out
 from sfm_match.stages.clean import clean_stores
 from sfm_match.stages.export import export as export_stores
-from sfm_match.stages.match import match_digest
 from sfm_match.stages.recipe import recipe_for
+from sfm_match.stages.repair import repair_stores
 from sfm_match.stages.workspace import Workspace
 
 app = typer.Typer()
@@ -25,8 +25,7 @@ def export(
 ) -> None:
     """Write features and matches in the layout of another tool."""
     space = Workspace(out, recipe_for(out, None, None, {}, ()), wait=False)
-    digests = space.digests()
-    pairs = space.pairs(lambda p: (p, match_digest(p, digests)) in space.matches, "match")
+    digests, pairs = space.digests(), space.matched_pairs()
     target = to or out / layout
     for path in export_stores(layout, target, digests, pairs, space.features, space.matches):
         typer.echo(path)
@@ -39,3 +38,15 @@ def clean(out: Out) -> None:
     with space.lock():
         for path in clean_stores(space):
             typer.echo(f"deleted {path}")
+
+
+@app.command("repair")
+def repair(out: Out) -> None:
+    """Delete the damaged files of OUT's stores; running again computes what they held again."""
+    space = Workspace(out, recipe_for(out, None, None, {}, ()), wait=False)
+    with space.lock():
+        damages = repair_stores(out)
+    for damage in damages:
+        typer.echo(f"deleted {damage.path}: damaged ({damage.reason})")
+    if not damages:
+        typer.echo("nothing is damaged")

@@ -14,8 +14,10 @@ import torch
 import typer
 
 from sfm_match.cli.output import bar
+from sfm_match.spec import ConfigError
+from sfm_match.stages.progress import Progress, no_progress
 from sfm_match.stages.recipe import Recipe, recipe_for
-from sfm_match.stages.run import Progress, Run, no_progress
+from sfm_match.stages.run import Run
 from sfm_match.weights import ENV_FOLDERS, ENV_PERMISSIVE_ONLY
 
 Images = Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)]
@@ -105,6 +107,8 @@ class RunOptions:
         }
         if self.pairs is not None and Path(self.pairs).is_file():
             tables["pairs"] = {"method": "file", "path": str(Path(self.pairs).absolute())}
+        elif self.pairs is not None and Path(self.pairs).name != Path(self.pairs).stem:
+            raise ConfigError(f"--pairs {self.pairs}: no such file")
         elif self.pairs is not None:
             tables["pairs"] = {"method": self.pairs}
         if self.seed is not None:

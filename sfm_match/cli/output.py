@@ -40,18 +40,32 @@ def finish(run: Run, as_json: bool, text: str) -> None:
     """Print what came out, and what was left out."""
     content = run.workspace.results.content
     show(as_json, text, content)
-    for problem in content["stages"].get("pairs", {}).get("problems", ())[:_MAX_PROBLEMS]:
-        typer.echo(f"pairs: {problem}", err=True)
-    for name, reason in content["failures"].items():
-        typer.echo(f"left out: {name}: {reason}", err=True)
+    _tell(content)
     if content["failures"]:
         raise typer.Exit(LEFT_OUT)
+
+
+def _tell(content: dict[str, Any]) -> None:
+    """Print on standard error what is not as one may think: pairs, images, other files."""
+    for problem in content["stages"].get("pairs", {}).get("problems", ())[:_MAX_PROBLEMS]:
+        typer.echo(f"pairs: {problem}", err=True)
+    for name, remark in content["remarks"].items():
+        typer.echo(f"note: {name}: {remark}", err=True)
+    ignored = content.get("ignored", ())
+    if ignored:
+        more = f" and {len(ignored) - _MAX_PROBLEMS} more" if len(ignored) > _MAX_PROBLEMS else ""
+        names = ", ".join(ignored[:_MAX_PROBLEMS])
+        typer.echo(f"note: ignored, no image by its suffix: {names}{more}", err=True)
+    for name, reason in content["failures"].items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
 
 
 def finish_map(run: Run, report: MapReport, as_json: bool, truth: Path | None = None) -> None:
     """Print which model came out, or why there is none."""
     if report.reason:
-        show(as_json, f"no model: {report.reason}", run.workspace.results.content)
+        content = run.workspace.results.content
+        show(as_json, f"no model: {report.reason}", content)
+        _tell(content)
         raise typer.Exit(NO_MODEL)
     best, out, sources = report.models[0], run.workspace.out, run.workspace.sources
     text = (

@@ -83,8 +83,8 @@ def _write_partial(
 ) -> DatabaseCounts:
     """Write the database under the name `partial`, then rename it."""
     try:
-        # In no transaction: pycolmap ends the process where the disk is too full for its commit, and
-        # has no rollback. A partial file is thrown away in any case, and its log stays small so.
+        # In no transaction: pycolmap ends the process where the disk is too full for its commit,
+        # and has no rollback. A partial file is thrown away in any case, and its log stays small.
         with pycolmap.Database.open(partial) as database:
             ids = _write_images(database, cameras, camera_of_image)
             counts = DatabaseCounts(images=len(ids))

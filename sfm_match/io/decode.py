@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ Pixels = npt.NDArray[Any]
 # Markers that begin a segment or end the file; not stuffed zeros, fill bytes and restarts.
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _EXTRA_SAMPLES = 338
+_STRIP_PIXELS = 1 << 22
 
 
 def decode(path: Path, grey: bool) -> tuple[Pixels, ImageHeader]:
@@ -69,18 +70,24 @@ def decode(path: Path, grey: bool) -> tuple[Pixels, ImageHeader]:
         image = open_image(io.BytesIO(data), path)
     if isinstance(image, TiffImageFile) and _tiff_bits(image) == 16 and _is_negative(image):
         raise ImageError(f"{path}: 16-bit TIFF with white as zero is not supported; invert it")
-    if isinstance(image, JpegImageFile) and image.mode in ("L", "RGB"):
-        pixels = _decode_jpeg(data, grey, path)
-    elif _is_for_opencv(image, data):
-        pixels = _decode_opencv(image, data, path)
-    else:
-        pixels = _decode_pillow(image, path)
+    try:
+        pixels = _decode(image, data, grey, path)
+    except MemoryError:
+        raise ImageError(f"{path}: {width} x {height} pixels do not fit into memory") from None
     if pixels.shape[:2] != (height, width):
         raise ImageError(
             f"{path}: holds {pixels.shape[1]} x {pixels.shape[0]} pixels, "
             f"but its header says {width} x {height}"
         )
     return pixels, header
+
+
+def _decode(image: ImageFile, data: bytes, grey: bool, path: Path) -> Pixels:
+    if isinstance(image, JpegImageFile) and image.mode in ("L", "RGB"):
+        return _decode_jpeg(data, grey, path)
+    if _is_for_opencv(image, data):
+        return _decode_opencv(image, data, path)
+    return _decode_pillow(image, path)
 
 
 def _decode_jpeg(data: bytes, grey: bool, path: Path) -> Pixels:
@@ -155,8 +162,12 @@ def _decode_opencv(image: ImageFile, data: bytes, path: Path) -> Pixels:
 def _opencv(data: bytes, flags: int, path: Path) -> Pixels:
     buffer = np.frombuffer(data, np.uint8)
     decoded: Pixels | None = None
-    with suppress(cv2.error):  # the same as None: OpenCV reports some damage so, some so
+    try:
         decoded = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        if error.code == cv2.Error.STS_NO_MEM:
+            raise MemoryError from error
+        # All else is the same as None: OpenCV reports some damage so, some so.
     if decoded is None:
         raise ImageError(f"{path}: cannot be decoded: damaged, or of an unsupported kind")
     return decoded
@@ -174,10 +185,24 @@ def _decode_pillow(image: ImageFile, path: Path) -> Pixels:
         if image.mode == "I":
             return np.asarray(image, np.int32)
         if image.has_transparency_data:
-            return _over_black(np.asarray(image.convert("RGBA")))
-        return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+            return _in_strips(image, "RGBA", _over_black)
+        return _in_strips(image, "L" if image.mode in ("1", "L") else "RGB", np.asarray)
     except DAMAGE as error:
         raise ImageError(f"{path}: cannot be decoded: {error}") from error
+
+
+def _in_strips(
+    image: ImageFile, mode: str, finish: Callable[[Pixels], Pixels]
+) -> npt.NDArray[np.uint8]:
+    """Return the pixels in a mode, strip by strip: Pillow holds the whole of them once already."""
+    width, height = image.size
+    channels = () if mode == "L" else (3,)
+    pixels = np.empty((height, width, *channels), np.uint8)
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        strip = image.crop((0, top, width, min(top + step, height)))
+        pixels[top : top + step] = finish(np.asarray(strip.convert(mode)))
+    return pixels
 
 
 def _over_black(rgba: Pixels) -> Pixels:

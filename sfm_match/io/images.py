@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -26,6 +27,7 @@ __all__ = [
     "digest",
     "find_mask",
     "list_images",
+    "list_others",
     "read_header",
     "read_image",
     "read_mask",
@@ -61,7 +63,31 @@ def list_images(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise ImageError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
+    names = [name for name in _list_files(root) if _is_image(name)]
+    if not names:
+        raise ImageError(f"{root}: holds no image (looked for {', '.join(SUFFIXES)})")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ImageError(f"{root}: rename {name!r}, it is not valid Unicode") from error
+    return sorted(names)
 
+
+def list_others(root: Path) -> list[str]:
+    """Return the names of the files below a folder that are no images by their suffix, sorted.
+
+    Raises:
+        ImageError: a folder that cannot be listed.
+    """
+    return sorted(name for name in _list_files(root) if not _is_image(name))
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _list_files(root: Path) -> Iterator[str]:
     def fail(error: OSError) -> NoReturn:
         raise ImageError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
@@ -74,23 +100,10 @@ def list_images(root: Path) -> list[str]:
 
     visited: set[tuple[int, int]] = set()
     is_new(root)
-    names: list[str] = []
     for folder, subfolders, files in os.walk(root, onerror=fail, followlinks=True):
         here = Path(folder)
         subfolders[:] = [s for s in sorted(subfolders) if s[0] != "." and is_new(here / s)]
-        names.extend(
-            (here / file).relative_to(root).as_posix()
-            for file in files
-            if file[0] != "." and Path(file).suffix.lower() in SUFFIXES
-        )
-    if not names:
-        raise ImageError(f"{root}: holds no image (looked for {', '.join(SUFFIXES)})")
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ImageError(f"{root}: rename {name!r}, it is not valid Unicode") from error
-    return sorted(names)
+        yield from ((here / file).relative_to(root).as_posix() for file in files if file[0] != ".")
 
 
 def digest(path: Path) -> str:
@@ -138,13 +151,15 @@ def read_mask(path: Path) -> ArrayBool:
     return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0, np.bool_)
 
 
-def find_mask(masks: Path, name: str) -> Path | None:
+def find_mask(masks: Path, name: str, image: Path | None = None) -> Path | None:
     """Return the file of an image's mask, or None where the image has none.
 
     Args:
-        masks: one file, the mask of all images; or a folder that has, for the image `a/b.jpg`,
-            COLMAP's `a/b.jpg.png` or else `a/b.png`.
+        masks: one file, the mask of all images; or a folder that has, for the image `a/b/c.jpg`,
+            COLMAP's `a/b/c.jpg.png`, or else `a/b/c.png`, or else the mask of all images in its
+            folder, `a/b.png` or `a.png`: one for each camera where cameras have folders.
         name: the image's name.
+        image: its file, which is not its mask where the folders are the same.
 
     Raises:
         ImageError: `masks` does not exist.
@@ -153,5 +168,8 @@ def find_mask(masks: Path, name: str) -> Path | None:
         return masks
     if not masks.is_dir():
         raise ImageError(f"{masks}: no such mask file or folder of masks")
-    candidates = (masks / f"{name}.png", masks / PurePosixPath(name).with_suffix(".png"))
-    return next((path for path in candidates if path.is_file()), None)
+    plain = PurePosixPath(name)
+    folders = (f"{folder}.png" for folder in plain.parents if folder.name)
+    candidates = (f"{name}.png", str(plain.with_suffix(".png")), *folders)
+    paths = (masks / candidate for candidate in candidates)
+    return next((path for path in paths if path.is_file() and path != image), None)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pycolmap
 
+from sfm_match.io.model_binary import incomplete_file
+
 _PARTS = ("cameras", "images", "points3D")
 
 
@@ -29,16 +31,28 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     if all(missing.values()):
         closest = min(missing.values(), key=len)
         raise FileNotFoundError(
-            f"{folder} holds no COLMAP model: {', '.join(closest)} missing (a model is "
-            "cameras, images and points3D, all three .bin or all three .txt)"
+            f"{folder} holds no COLMAP model: {', '.join(closest)} missing (a model is cameras, "
+            f"images and points3D, all three .bin or all three .txt){_model_below(folder)}"
         )
     if missing[".bin"]:
         _check_image_lines(folder / "images.txt")
+    elif (cut := incomplete_file(folder)) is not None:
+        raise ModelError(f"{cut}: the file is damaged or cut off; {folder} cannot be read")
     try:
-        return pycolmap.Reconstruction(folder)
+        model = pycolmap.Reconstruction(folder)
+        model.reg_image_ids()  # whether the images of all frames are there
     # What pycolmap raises for damaged files, seen by damaging them.
     except (ValueError, IndexError, RuntimeError, MemoryError) as error:
         raise ModelError(f"{folder} cannot be read as a COLMAP model: {error}") from error
+    return model
+
+
+def _model_below(folder: Path) -> str:
+    """Return the hint that a model is in the usual place below a folder, if it is."""
+    for name in ("model", "sparse/0", "0"):
+        if any((folder / name / f"images{suffix}").is_file() for suffix in (".bin", ".txt")):
+            return f"; did you mean {folder / name}?"
+    return ""
 
 
 def _check_image_lines(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,16 @@ class Results:
     def set_images(self, digests: Mapping[str, str]) -> None:
         """Set the images that can be read, each with the SHA-256 of it and its mask.
 
-        What failed before stays a failure for as long as the image is the same.
+        What failed or was said before stays so for as long as the image is the same.
         """
         before = self.content["images"]
         self.content["images"] = dict(digests)
-        self.content["failures"] = {
-            name: reason
-            for name, reason in self.content["failures"].items()
-            if name in digests and digests[name] == before.get(name)
-        }
+        for kind in ("failures", "remarks"):
+            self.content[kind] = {
+                name: reason
+                for name, reason in self.content.get(kind, {}).items()
+                if name in digests and digests[name] == before.get(name)
+            }
         self._write()
 
     def set_failures(self, failures: Mapping[str, str]) -> None:
@@ -69,6 +70,12 @@ class Results:
     def add_failures(self, failures: Mapping[str, str]) -> None:
         """Add images that are left out, each with the reason."""
         self.content["failures"].update(failures)
+        self._write()
+
+    def set_remarks(self, remarks: Mapping[str, str], ignored: Sequence[str]) -> None:
+        """Set what is worth knowing of images that are used, and the files that are no images."""
+        self.content["remarks"] = dict(remarks)
+        self.content["ignored"] = list(ignored)
         self._write()
 
     def set_stage(self, name: str, seconds: float, report: Mapping[str, Any]) -> None:

@@ -13,9 +13,11 @@ Layout::
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfm_match.io.columns import Layout, Stacked
-from sfm_match.io.files import publish
+from sfm_match.io.files import FileError, write_bytes
 from sfm_match.types import Pair
 
 Key = str | Pair
@@ -36,10 +38,29 @@ VERSION = 1
 SUFFIX = ".h5"
 PARTIAL_SUFFIX = ".partial"
 _CHUNK_BYTES = 256 << 10
+_MEMORY_BLOCK = 1 << 20
+SLAB_ROWS = 1 << 18
+"""Rows of ragged columns that are read at once where many are wanted."""
 
 
-class StoreError(OSError):
+class StoreError(FileError):
     """A store or shard that cannot be read; the message names the file and the remedy."""
+
+
+class DamagedShardError(StoreError):
+    """A shard whose content is not what was written.
+
+    Attributes:
+        path: the shard.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: the shard is damaged ({reason}); `sfm-match repair` deletes it, and running "
+            "again computes its items again, and only those"
+        )
+        self.path, self.reason = path, reason
 
 
 def _encode_keys(keys: Sequence[Key]) -> npt.NDArray[np.uint8]:
@@ -71,25 +92,36 @@ def write_shard(
     """Write a shard under a temporary name, flush it to the disk, rename it.
 
     The name begins with the time, so that sorted names are in order of writing.
+
+    Raises:
+        FileError: the disk is full, a limit is reached, or the folder cannot be written to.
     """
     path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
-    partial = path.with_suffix(PARTIAL_SUFFIX)
-    try:
-        with h5py.File(partial, "w", libver="latest") as file:
-            file.attrs.update(format=FORMAT, version=VERSION, item=item_name, pixel_origin="corner")
-            _write_dataset(file, "keys", _encode_keys(keys))
-            _write_dataset(
-                file, "digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-            )
-            _write_dataset(file, "offsets", stacked.offsets)
-            for name, values in stacked.values.items():
-                _write_dataset(file, f"columns/{name}", values)
-            for name, present in stacked.present.items():
-                _write_dataset(file, f"present/{name}", present)
-        publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = _file_content(path.name, item_name, keys, digests, stacked)
+    write_bytes(path, content, path.with_suffix(PARTIAL_SUFFIX))
     return path
+
+
+def _file_content(
+    name: str, item_name: str, keys: Sequence[Key], digests: Sequence[bytes], stacked: Stacked
+) -> bytes:
+    """Return the content of a shard's file; the name is for HDF5, to tell open files apart.
+
+    It is made in memory: HDF5 crashes the process when it closes a file that it cannot write.
+    """
+    memory = {"driver": "core", "backing_store": False, "block_size": _MEMORY_BLOCK}
+    with h5py.File(name, "w", libver="latest", **memory) as file:
+        file.attrs.update(format=FORMAT, version=VERSION, item=item_name, pixel_origin="corner")
+        _write_dataset(file, "keys", _encode_keys(keys))
+        _write_dataset(file, "digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
+        _write_dataset(file, "offsets", stacked.offsets)
+        for column, values in stacked.values.items():
+            _write_dataset(file, f"columns/{column}", values)
+        for column, present in stacked.present.items():
+            _write_dataset(file, f"present/{column}", present)
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    return content
 
 
 @dataclass(frozen=True)
@@ -104,25 +136,34 @@ class Shard:
         file = h5py.File(self.path, "r")
         item_name = self.layout.type.__name__
         if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-            raise OSError(f"not a {FORMAT} of version {VERSION}")
+            raise ValueError(f"not a {FORMAT} of version {VERSION}")
         if file.attrs["item"] != item_name:
-            raise OSError(f"holds {file.attrs['item']}, not {item_name}")
+            raise ValueError(f"holds {file.attrs['item']}, not {item_name}")
         return file
 
-    def _read(self, name: str, rows: slice) -> npt.NDArray[Any]:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
+            yield
+        except FileError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            # With a number the system says so, of a file that may be whole; without one, HDF5 does.
+            if isinstance(error, OSError) and error.errno is not None:
+                reason = os.strerror(error.errno)
+                raise StoreError(f"{self.path}: the shard cannot be read: {reason}") from error
+            raise DamagedShardError(self.path, str(error)) from error
+
+    def _read(self, name: str, rows: slice) -> npt.NDArray[Any]:
+        with self._reading():
             array: npt.NDArray[Any] = self._file[name][rows]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: the shard is damaged ({error}); delete it and run again: only its "
-                "items are computed again"
-            ) from error
         return array
 
     @cached_property
     def keys(self) -> list[Key]:
         """The key of each item."""
-        return _decode_keys(self._read("keys", slice(None)))
+        with self._reading():
+            return _decode_keys(self._read("keys", slice(None)))
 
     @cached_property
     def digests(self) -> list[bytes]:
@@ -162,6 +203,25 @@ class Shard:
             if not c.optional or present[c.name].any()
         }
         return Stacked(offsets - offsets[0], values, present)
+
+    def num_rows(self, row: int) -> int:
+        """Return how many rows an item has in the ragged columns."""
+        return int(self._offsets[row + 1] - self._offsets[row])
+
+    def check(self) -> None:
+        """Read everything, in pieces.
+
+        Raises:
+            DamagedShardError: the content is not what was written.
+            StoreError: the file cannot be read.
+        """
+        if not len(self) == len(self.keys) == len(self.digests):
+            raise DamagedShardError(self.path, "its keys, digests and items differ in number")
+        start = 0
+        while start < len(self):
+            stop = self.stop_within(start, len(self), SLAB_ROWS)
+            self.read(start, stop, None)
+            start = stop
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""

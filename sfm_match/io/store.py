@@ -21,7 +21,15 @@ import numpy as np
 
 from sfm_match.io.columns import LAYOUTS, Array, Layout, split, stack
 from sfm_match.io.files import write_text
-from sfm_match.io.shard import SUFFIX, Key, Shard, write_shard
+from sfm_match.io.shard import (
+    SLAB_ROWS,
+    SUFFIX,
+    DamagedShardError,
+    Key,
+    Shard,
+    StoreError,
+    write_shard,
+)
 from sfm_match.spec import Spec
 
 Item = TypeVar("Item")
@@ -30,7 +38,6 @@ Entry = tuple[Key, bytes]
 
 _DESCRIPTION = "store.json"
 _MAX_OPEN_FILES = 32
-_SLAB_ROWS = 1 << 18
 
 
 class Store(Generic[Item]):
@@ -66,9 +73,8 @@ class Store(Generic[Item]):
         """Take up the shards that were published since the store was opened."""
         if not self.folder.is_dir():
             return
-        names = sorted(path.name for path in self.folder.glob(f"[!.]*{SUFFIX}"))
         with self._lock:
-            for name in names:
+            for name in (path.name for path in shard_files(self.folder)):
                 if name not in self._shards:
                     self._add_shard(name)
 
@@ -101,6 +107,17 @@ class Store(Generic[Item]):
         """Return the entries that the store does not hold."""
         return [entry for entry in entries if entry not in self]
 
+    def num_rows(self, key: Key, digest: bytes) -> int:
+        """Return how many keypoints, matches or inlier flags an item has, without reading it.
+
+        Raises:
+            KeyError: there is none of that key made from that.
+            StoreError: the shard is damaged.
+        """
+        shard, row = self._find(key, digest)
+        with self._lock:
+            return self._opened(shard).num_rows(row)
+
     def read(self, key: Key, digest: bytes) -> Item:
         """Read one item.
 
@@ -108,10 +125,13 @@ class Store(Generic[Item]):
             KeyError: there is none of that key made from that.
             StoreError: the shard is damaged.
         """
+        shard, row = self._find(key, digest)
+        return self._layout.from_arrays(self._read_run(shard, row, row + 1, None)[0])
+
+    def _find(self, key: Key, digest: bytes) -> tuple[Shard, int]:
         if (key, digest) not in self:
             raise KeyError(f"{self.folder} holds nothing current for {key}")
-        shard, row = self._index[key][digest]
-        return self._layout.from_arrays(self._read_run(shard, row, row + 1, None)[0])
+        return self._index[key][digest]
 
     def items(self, entries: Collection[Entry]) -> Iterator[tuple[Key, Item]]:
         """Read many items, in the order in which they lie on the disk."""
@@ -135,7 +155,7 @@ class Store(Generic[Item]):
             last = first
             while last < len(located) and located[last][:2] == (shard, row + last - first):
                 last += 1
-            stop = shard.stop_within(row, row + last - first, _SLAB_ROWS)
+            stop = shard.stop_within(row, row + last - first, SLAB_ROWS)
             for offset, arrays in enumerate(self._read_run(shard, row, stop, columns)):
                 yield located[first + offset][2], arrays
             first += stop - row
@@ -144,13 +164,17 @@ class Store(Generic[Item]):
         self, shard: Shard, start: int, stop: int, columns: Collection[str] | None
     ) -> list[dict[str, Array | None]]:
         with self._lock:
-            self._open[shard.path.name] = shard
-            self._open.move_to_end(shard.path.name)
-            if len(self._open) > _MAX_OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-            stacked = shard.read(start, stop, columns)
+            stacked = self._opened(shard).read(start, stop, columns)
             self.num_reads += stop - start
         return split(self._layout, stacked, stop - start)
+
+    def _opened(self, shard: Shard) -> Shard:
+        """Note that a shard is about to be read, and close the one read longest ago."""
+        self._open[shard.path.name] = shard
+        self._open.move_to_end(shard.path.name)
+        if len(self._open) > _MAX_OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return shard
 
     def writer(
         self, max_items: int = 4096, max_bytes: int = 32 << 20, max_seconds: float = 10.0
@@ -239,3 +263,32 @@ def _num_bytes(layout: Layout[Any], item: Any) -> int:
 def combine_digests(*digests: bytes) -> bytes:
     """Return the digest of what was made from several things of known digests."""
     return hashlib.sha256(b"".join(digests)).digest()
+
+
+def damaged_shards(folder: Path) -> Iterator[DamagedShardError]:
+    """Read every shard of a store in full; yield what is wrong with those that are damaged.
+
+    Raises:
+        StoreError: what the store holds is not known, or the system cannot read a shard.
+    """
+    description = folder / _DESCRIPTION
+    try:
+        item_name = json.loads(description.read_text(encoding="utf-8"))["item"]
+        layout = next(layout for kind, layout in LAYOUTS.items() if kind.__name__ == item_name)
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+        raise StoreError(
+            f"{description}: does not say what the store holds; delete {folder} and run again"
+        ) from error
+    for path in shard_files(folder):
+        shard = Shard(path, layout)
+        try:
+            shard.check()
+        except DamagedShardError as damage:
+            yield damage
+        finally:
+            shard.close()
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the shards of a store, in order of writing."""
+    return sorted(folder.glob(f"[!.]*{SUFFIX}"))

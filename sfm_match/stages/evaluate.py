@@ -6,6 +6,7 @@ poses of all pairs need no alignment.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,8 @@ def evaluate_model(model: Path, truth: Path) -> ModelEvaluation:
             the truth has fewer than two poses; or the model has none of its images.
     """
     reconstruction = read_model(model)
-    true_poses = _poses_by_name(read_model(truth), truth)
-    model_poses = _poses_by_name(reconstruction, model)
-    if len(true_poses) < 2:
-        raise ModelError(
-            f"{truth} has {len(true_poses)} images with a pose; a comparison needs at least 2"
-        )
+    true_poses = _true_poses(truth)
+    model_poses = poses_by_name(reconstruction, model)
     if model_poses.keys().isdisjoint(true_poses):
         raise ModelError(
             f"the model and the truth have no registered image in common: {model} has "
@@ -161,6 +158,34 @@ def evaluate_model(model: Path, truth: Path) -> ModelEvaluation:
     )
 
 
+def check_truth(truth: Path, names: Collection[str]) -> None:
+    """Raise where a model could not be compared with the truth, before it is made.
+
+    Args:
+        truth: the model with the true poses.
+        names: the images that the model will be made from.
+
+    Raises:
+        FileNotFoundError: As `evaluate_model`.
+        ModelError: As `evaluate_model`.
+    """
+    true_poses = _true_poses(truth)
+    if true_poses.keys().isdisjoint(names):
+        raise ModelError(
+            f"{truth} has a pose of none of the images: it has {_some(sorted(true_poses))}; the "
+            f"images are {_some(sorted(names))}"
+        )
+
+
+def _true_poses(truth: Path) -> dict[str, ArrayF64]:
+    true_poses = poses_by_name(read_model(truth), truth)
+    if len(true_poses) < 2:
+        raise ModelError(
+            f"{truth} has {len(true_poses)} images with a pose; a comparison needs at least 2"
+        )
+    return true_poses
+
+
 def format_evaluation(evaluation: ModelEvaluation) -> str:
     """Return the evaluation as a short table for a terminal, without a final newline."""
     e = evaluation
@@ -189,8 +214,12 @@ def format_evaluation(evaluation: ModelEvaluation) -> str:
     return "\n".join(lines)
 
 
-def _poses_by_name(reconstruction: pycolmap.Reconstruction, folder: Path) -> dict[str, ArrayF64]:
-    """Return ``cam_from_world`` (3, 4) of the images that have a pose."""
+def poses_by_name(reconstruction: pycolmap.Reconstruction, folder: Path) -> dict[str, ArrayF64]:
+    """Return ``cam_from_world`` float64 (3, 4) of the images that have a pose.
+
+    Raises:
+        ModelError: a name occurs twice, or a pose is none; `folder` is where the model is.
+    """
     found: dict[str, ArrayF64] = {}
     for image in map(reconstruction.image, reconstruction.reg_image_ids()):
         if image.name in found:

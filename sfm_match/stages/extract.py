@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sfm_match.geometry.raster import keep_unmasked, to_file_raster, upright
-from sfm_match.io.images import ImageError, read_image, read_mask
+from sfm_match.geometry.raster import keep_unmasked, to_file_raster
+from sfm_match.io.images import ImageError
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
 from sfm_match.stages.executor import run_component
-from sfm_match.stages.scan import Source, digest_of
-from sfm_match.types import Features
+from sfm_match.stages.scan import Source
+from sfm_match.stages.views import Placement, load_upright
+from sfm_match.types import Features, Image
+
+_IMAGES_PER_BATCH_ON_GPU = 8
 
 
 @dataclass
@@ -49,30 +52,37 @@ def extract(
     if progress:
         progress(report.reused)
     with store.writer() as writer:
-        for source, features in run_component(extract_one, spec, todo, device, workers):
-            if isinstance(features, Features):
-                writer.add(source.name, source.digest, features)
-                report.computed += 1
-            else:
-                report.failures[source.name] = features
+        step = 1 if device == "cpu" else _IMAGES_PER_BATCH_ON_GPU
+        batches = [todo[start : start + step] for start in range(0, len(todo), step)]
+        for batch, found in run_component(extract_some, spec, batches, device, workers):
+            for source, features in zip(batch, found, strict=True):
+                if isinstance(features, Features):
+                    writer.add(source.name, source.digest, features)
+                    report.computed += 1
+                else:
+                    report.failures[source.name] = features
             if progress:
-                progress(1)
+                progress(len(batch))
     return report
 
 
-def extract_one(extractor: Any, source: Source) -> Features | str:
-    """Return the features of one image, or why there are none."""
+def extract_some(extractor: Any, sources: Sequence[Source]) -> list[Features | str]:
+    """Return the features of each image, or why there are none."""
+    loaded = [_load(source) for source in sources]
+    images = [one[0] for one in loaded if not isinstance(one, str)]
+    # An extractor may take several images at once.
+    many = getattr(extractor, "many", None)
+    found = iter(many(images) if many else map(extractor, images))
+    return [one if isinstance(one, str) else _place(next(found), one[1]) for one in loaded]
+
+
+def _load(source: Source) -> tuple[Image, Placement] | str:
     try:
-        image = read_image(source.path)
-        mask = None if source.mask is None else read_mask(source.mask)
-        if digest_of(source.path, source.mask) != source.digest:
-            return f"{source.path}: was changed during the run; run again"
-    except (ImageError, OSError) as error:
+        return load_upright(source)
+    except ImageError as error:
         return str(error)
-    header = image.header
-    if mask is not None and mask.shape != (header.height, header.width):
-        size = f"{mask.shape[1]} x {mask.shape[0]}"
-        return f"{source.mask}: the mask is {size}, its image {header.width} x {header.height}"
-    pixels = upright(image.pixels, header.orientation)
-    found = to_file_raster(extractor(pixels), header.orientation)
-    return found if mask is None else keep_unmasked(found, mask)
+
+
+def _place(features: Features, placement: Placement) -> Features:
+    found = to_file_raster(features, placement.orientation)
+    return found if placement.mask is None else keep_unmasked(found, placement.mask)

@@ -13,7 +13,8 @@ import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
 from sfm_match.io.database import content_digest, read_info
-from sfm_match.io.files import write_text
+from sfm_match.io.files import write_bytes, write_text, writing
+from sfm_match.io.model_binary import incomplete_file
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec, fingerprint
 from sfm_match.stages.diagnosis import why_no_model
@@ -22,6 +23,7 @@ from sfm_match.stages.mappers import MAPPERS, Job, Models, checked_options
 MAPPER_THREAD = "sfm_match mapper"
 _INFO_FILE = "sfm_match.json"
 _WAIT_SECONDS = 0.1
+_ROOM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,12 @@ def map_images(
         token=pycolmap.CancellationToken(),
     )
     try:
+        # pycolmap cannot open a database without room for the files that it puts beside it.
+        write_bytes(partial / "room", bytes(_ROOM))
         found = _run_in_thread(job, spec.name)
         shutil.rmtree(partial / "mapper")
-        report = _publish(out, partial, found, made_from)
+        with writing(out / "model"):
+            report = _publish(out, partial, found, made_from)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         quiet_colmap()
@@ -155,8 +160,7 @@ def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapRepo
     report = MapReport([_summary(model) for model in found])
     folders = [partial / "models" / str(number) for number in range(len(found))]
     for folder, model in zip(folders, found, strict=True):
-        folder.mkdir(parents=True)
-        model.write(folder)
+        _write(model, folder)
     info = {
         "fingerprint": made_from,
         "models": [asdict(model) for model in report.models],
@@ -174,6 +178,13 @@ def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapRepo
         (partial / "models").rename(out / "models")
         (partial / "model").rename(out / "model")
     return report
+
+
+def _write(model: pycolmap.Reconstruction, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    model.write(folder)
+    if incomplete_file(folder) is not None:  # pycolmap does not say so
+        raise OSError("the disk is full, or a limit is reached")
 
 
 def _summary(model: pycolmap.Reconstruction) -> ModelSummary:

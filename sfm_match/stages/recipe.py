@@ -92,7 +92,8 @@ class Recipe:
         camera = parse_config(cameras.Config, table["camera"], "camera")
         features, matcher, refiner, tracks = parse_components(table)
         mapper = table["mapper"].pop("name", "incremental")
-        for name, value in (("mapper.name", mapper), ("description", tables.get("description", ""))):
+        described = tables.get("description", "")
+        for name, value in (("mapper.name", mapper), ("description", described)):
             if not isinstance(value, str):
                 raise ConfigError(f"{name}: must be text, got {value!r}")
         return cls(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.io.exif import CameraTags, ImageHeader, camera_tags, read_header
-from sfm_match.io.images import ImageError, digest, find_mask, list_images
+from sfm_match.io.images import ImageError, digest, list_images
 from sfm_match.io.store import combine_digests
 from sfm_match.stages.executor import num_cores
+from sfm_match.stages.masks import check_mask, find_masks, without_masks
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -22,8 +24,8 @@ class Config:
 
     Attributes:
         path: the folder of images; the command line fills it in.
-        masks: a mask for all images, or a folder of masks (`a/b.jpg.png` for `a/b.jpg`);
-            keypoints on black are dropped.
+        masks: a mask for all images, or a folder of masks (`a/b.jpg.png` for `a/b.jpg`, `a.png`
+            for all images in `a`); keypoints on black are dropped.
     """
 
     path: Path | None = None
@@ -41,6 +43,8 @@ class Source:
         digest: SHA-256 of the bytes of both.
         header: its size and EXIF orientation.
         camera: what EXIF says of the camera.
+        orientation: EXIF orientation with which features are extracted in place of the file's;
+            it is part of the digest.
     """
 
     name: str
@@ -49,6 +53,15 @@ class Source:
     digest: bytes
     header: ImageHeader
     camera: CameraTags
+    orientation: int | None = None
+
+    def with_orientation(self, orientation: int) -> Source:
+        """Return the same image, of which features are extracted as if EXIF said this."""
+        return replace(
+            self,
+            digest=digest_of(self.path, self.mask, orientation),
+            orientation=orientation,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,23 +72,26 @@ class Sources:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def digest_of(path: Path, mask: Path | None) -> bytes:
-    """Return the SHA-256 of the bytes of an image and its mask."""
-    image = bytes.fromhex(digest(path))
-    return image if mask is None else combine_digests(image, bytes.fromhex(digest(mask)))
+def digest_of(path: Path, mask: Path | None, orientation: int | None = None) -> bytes:
+    """Return the SHA-256 of the bytes of an image and its mask, and of a `Source.orientation`."""
+    found = bytes.fromhex(digest(path))
+    if mask is not None:
+        found = combine_digests(found, bytes.fromhex(digest(mask)))
+    return found if orientation is None else combine_digests(found, b"EXIF", bytes([orientation]))
 
 
-def scan(root: Path, masks: Path | None = None) -> Sources:
-    """Read the headers and digests of all images below a folder.
+def scan(root: Path, masks: Path | None = None, names: Collection[str] | None = None) -> Sources:
+    """Read the headers and digests of images below a folder: those named, or else all.
 
     Raises:
-        ImageError: there is no such folder, or no image in it.
+        ImageError: there is no such folder, or no image in it; or no such masks.
     """
-    names = list_images(root)
+    names = without_masks(root, masks, list_images(root)) if names is None else sorted(names)
+    look = partial(_look, root, find_masks(root, masks, names))
     images: dict[str, Source] = {}
     failures: dict[str, str] = {}
     with ThreadPoolExecutor(num_cores()) as pool:
-        for name, found in zip(names, pool.map(partial(_look, root, masks), names), strict=True):
+        for name, found in zip(names, pool.map(look, names), strict=True):
             if isinstance(found, Source):
                 images[name] = found
             else:
@@ -83,11 +99,12 @@ def scan(root: Path, masks: Path | None = None) -> Sources:
     return Sources(images, failures)
 
 
-def _look(root: Path, masks: Path | None, name: str) -> Source | str:
-    path = root / name
-    mask = find_mask(masks, name) if masks else None
+def _look(root: Path, masks: Mapping[str, Path], name: str) -> Source | str:
+    path, mask = root / name, masks.get(name)
     try:
         header, camera = read_header(path), camera_tags(path)
+        if mask is not None:
+            check_mask(mask, header)
         return Source(name, path, mask, digest_of(path, mask), header, camera)
     except (ImageError, OSError) as error:
         return str(error)

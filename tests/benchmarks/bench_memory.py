@@ -19,7 +19,7 @@ from sfm_match.io.store import Store
 from sfm_match.spec import Spec
 from sfm_match.stages.extract import extract
 from sfm_match.stages.match import match
-from sfm_match.stages.pairs import Config, make_pairs
+from sfm_match.stages.pairs import Config, ImageSet, make_pairs
 from sfm_match.stages.scan import scan
 from sfm_match.types import Features, Matches
 from tests.benchmarks.measure import cost_of, in_process, report
@@ -48,7 +48,7 @@ def run_extract(folder: Path) -> None:
 def run_match(folder: Path) -> None:
     features = Store(folder / "features", Features)
     digests = {str(key): digest for key, digest in features.entries()}
-    pairs = make_pairs(list(digests), Config(method="sequential", overlap=5)).pairs
+    pairs = make_pairs(ImageSet(list(digests)), Config(method="sequential", overlap=5)).pairs
     matches = Store(folder / "matches", Matches)
     work = lambda: match(pairs, digests, MATCHER, features, matches, cache_bytes=4 << 20)  # noqa: E731
     report(cost_of(work))

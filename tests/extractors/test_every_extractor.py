@@ -103,7 +103,7 @@ def test_half_the_image_has_its_keypoints_at_half_the_coordinates(name: str) -> 
     image = noise_picture(240, 300)
     small = np.asarray(cv2.resize(image, (150, 120), interpolation=cv2.INTER_AREA), np.uint8)
     # A pyramid must reach down to the smaller one; and noise has not the offsets of photographs.
-    wanted = {"min_size": 100, "centred": False}
+    wanted: dict[str, Any] = {"min_size": 100, "centred": False}
     options = {k: v for k, v in wanted.items() if k in options_of("extractors", name)}
     extractor = parse("extractors", name, **options).build()
     full, half = extractor(image), extractor(small)

@@ -104,7 +104,7 @@ def test_list_images_refuses_names_that_are_not_unicode(tmp_path: Path) -> None:
 
 
 @given(content=st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_digest_is_sha256_of_the_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
@@ -218,13 +218,22 @@ def test_a_mask_drops_keypoints_in_the_files_raster(tmp_path: Path) -> None:
     assert keep_unmasked(found, mask).scores.tolist() == [1]
 
 
-def test_find_mask_knows_both_names_and_one_for_all(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    for name in ("a/b.jpg.png", "a/b.png", "a/c.png", "one.png"):
+def test_find_mask_knows_the_image_its_folders_and_one_for_all(tmp_path: Path) -> None:
+    there = ("a/b.jpg.png", "a/b.png", "a/c.png", "one.png", "rig.png", "rig/cam 0.png")
+    for name in (*there, "rig/cam 0/x.JPG.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_mask(tmp_path, "a/b.jpg") == tmp_path / "a/b.jpg.png"
-    assert find_mask(tmp_path, "a/c.JPG") == tmp_path / "a/c.png"
-    assert find_mask(tmp_path, "a/d.jpg") is None
+    for name, mask in {
+        "a/b.jpg": "a/b.jpg.png",
+        "a/c.JPG": "a/c.png",
+        "rig/cam 0/x.JPG": "rig/cam 0/x.JPG.png",
+        "rig/cam 0/y.jpg": "rig/cam 0.png",
+        "rig/cam 1/y.jpg": "rig.png",
+        "rig/z.jpg": "rig.png",
+    }.items():
+        assert find_mask(tmp_path, name) == tmp_path / mask
+    for name in ("a/d.jpg", "d.jpg", "cam 0/y.jpg", "rigs/y.jpg"):
+        assert find_mask(tmp_path, name) is None
     assert find_mask(tmp_path / "one.png", "a/d.jpg") == tmp_path / "one.png"
     with pytest.raises(ImageError, match="nowhere: no such mask file or folder"):
         find_mask(tmp_path / "nowhere", "a/b.jpg")

@@ -24,7 +24,8 @@ from sfm_match.types import Correspondences, Features, Matches, Pair, TwoView, T
 DIGEST = hashlib.sha256(b"source").digest()
 OTHER = hashlib.sha256(b"another source").digest()
 
-names = st.text(min_size=1, max_size=12)
+# Surrogates too: they stand for the bytes of a name that is no UTF-8.
+names = st.text(st.characters(), min_size=1, max_size=12)
 pairs = st.tuples(names, names).filter(lambda ab: ab[0] != ab[1]).map(lambda ab: Pair.of(*ab))
 
 
@@ -33,12 +34,13 @@ def floats(*shape: int) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def features(draw: st.DrawFn, width: int = 3) -> Features:
+def features(draw: st.DrawFn, width: int, dtype: type) -> Features:
     num = draw(st.integers(0, 5))
+    values = st.floats(-1e4, 1e4, width=16 if dtype is np.float16 else 32)
     return Features(
         keypoints=draw(floats(num, 2)),
         scores=draw(floats(num)),
-        descriptors=draw(floats(num, width)).astype(np.float16),
+        descriptors=draw(hnp.arrays(dtype, (num, width), elements=values)),
         image_size=np.array(draw(st.tuples(st.integers(1, 99), st.integers(1, 99))), np.int32),
         scales=draw(st.none() | floats(num)),
         orientations=draw(st.none() | floats(num)),
@@ -82,25 +84,36 @@ def assert_same(a: Any, b: Any) -> None:
             np.testing.assert_array_equal(x, y)
 
 
+def contents(
+    keys: st.SearchStrategy[Key], values: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[Key, Any]]:
+    return st.dictionaries(keys, values, max_size=6)
+
+
+# The features of a store have descriptors of one width and type.
+any_features = st.tuples(st.integers(0, 9), st.sampled_from([np.float16, np.float32])).flatmap(
+    lambda kind: contents(names, features(*kind))
+)
+
+
 @pytest.mark.parametrize(
-    ("item_type", "keys", "values"),
+    ("item_type", "items"),
     [
-        (Features, names, features()),
-        (Matches, pairs, matches()),
-        (Correspondences, pairs, correspondences()),
-        (TwoView, pairs, two_views()),
+        (Features, any_features),
+        (Matches, contents(pairs, matches())),
+        (Correspondences, contents(pairs, correspondences())),
+        (TwoView, contents(pairs, two_views())),
     ],
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_written_is_read(
     item_type: type[Any],
-    keys: st.SearchStrategy[Key],
-    values: st.SearchStrategy[Any],
+    items: st.SearchStrategy[dict[Key, Any]],
     data: st.DataObject,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    content = data.draw(st.dictionaries(keys, values, max_size=6))
+    content = data.draw(items)
     folder = tmp_path_factory.mktemp("store")
     with Store(folder, item_type).writer(max_items=4) as writer:
         for key, item in content.items():

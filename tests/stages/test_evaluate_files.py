@@ -103,7 +103,7 @@ def test_damaged_files_are_reported_with_their_folder(
     good = write(tmp_path / "good", random_poses(3))
     bad = write(tmp_path / "bad", random_poses(3))
     (bad / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"bad cannot be read as a COLMAP model: .+"):
+    with pytest.raises(ValueError, match=r"bad cannot be read"):
         evaluate_model(bad, good)
 
 

@@ -162,7 +162,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML: .*line 3"):
         read_tables(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+    with pytest.raises(ConfigError, match=r"bad\.toml: not in UTF-8"):
         read_tables(path)
     path.write_text('[features]\nname = "sift"\n')
     with pytest.raises(ConfigError, match=r"matcher\.name: the recipe names none of the matchers"):
