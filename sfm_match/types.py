@@ -1,8 +1,7 @@
 """The data that flows between components and stages, and the protocols that components fulfil.
 
-Pixels follow COLMAP's convention everywhere: (x, y), origin at the top-left corner of the image,
-the centre of the first pixel at (0.5, 0.5). Coordinates refer to the full-size image in the raster
-of its file. Poses are named ``b_from_a``.
+Pixels follow COLMAP's convention: (x, y), origin at the image's top-left corner, the centre of the
+first pixel at (0.5, 0.5), in the full-size raster of the file. Poses are named ``b_from_a``.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ ArrayF64 = npt.NDArray[np.float64]
 ArrayI32 = npt.NDArray[np.int32]
 ArrayBool = npt.NDArray[np.bool_]
 
-_Shape = tuple[int | None, ...]
 
-
-def _check(owner: object, name: str, dtypes: tuple[type, ...], shape: _Shape) -> None:
+def _check(
+    owner: object, name: str, dtypes: tuple[type, ...], shape: tuple[int | None, ...]
+) -> None:
     """Raise unless the field is an array of one of the dtypes and of the shape (None: any)."""
     value = getattr(owner, name)
     fits = (
@@ -113,8 +112,7 @@ class Features:
     def resized(self, image_size: ArrayI32) -> Features:
         """Return the features as they lie in the same image resized to (width, height).
 
-        With corner-origin pixels that is a pure multiplication. Scales follow the geometric mean
-        of the two factors; orientations are kept, so the aspect ratio should be.
+        Scales follow the geometric mean of both factors; orientations are kept, as the aspect is.
         """
         factors = image_size.astype(np.float64) / self.image_size
         mean = float(np.sqrt(factors.prod()))
@@ -264,8 +262,7 @@ class View(NamedTuple):
 class Extractor(Protocol):
     """Finds local features in one image; keypoints refer to the image as it was given.
 
-    It may have a method `many` too, which takes several images and returns the features of each:
-    on a GPU it is given some at once.
+    It may have a method `many` too, for several images: on a GPU it is given some at once.
     """
 
     def __call__(self, image: Image) -> Features:

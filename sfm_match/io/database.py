@@ -197,7 +197,7 @@ def read_info(path: Path) -> dict[str, str]:
     try:
         return dict(connection.execute(f"SELECT key, value FROM {_INFO_TABLE}").fetchall())
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorname.startswith(_DISK_ERRORS):
+        if getattr(error, "sqlite_errorname", "").startswith(_DISK_ERRORS):
             raise FileError(f"{path}: cannot be opened: {error}{room(path)}") from error
         return {}
     finally:

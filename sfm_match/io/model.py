@@ -37,7 +37,9 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     if missing[".bin"]:
         _check_image_lines(folder / "images.txt")
     elif (cut := incomplete_file(folder)) is not None:
-        raise ModelError(f"{cut}: the file is damaged or cut off; {folder} cannot be read")
+        raise ModelError(
+            f"{folder} cannot be read as a COLMAP model: {cut.name} is damaged or cut off"
+        )
     try:
         model = pycolmap.Reconstruction(folder)
         model.reg_image_ids()  # whether the images of all frames are there

@@ -45,8 +45,8 @@ class Config:
         spectral_ratio: ratio of distances at which the descriptors say neither yes nor no.
         spectral_iterations: power iterations.
         spectral_floor: candidates below this part of a high score are not matched.
-        iterations: of the mean field. 1 goes to `last_tolerance` at once: fewer matches, and
-            fewer wrong ones among them where features are dense.
+        iterations: of the mean field. 1 goes to `last_tolerance` at once: faster, with somewhat
+            more wrong matches.
         neighbours: seeds that a candidate is compared with, in each image.
         first_tolerance: standard deviation of a neighbour's place in the first iteration, as a
             part of its distance.
@@ -68,7 +68,7 @@ class Config:
         start_probability: the least probability of a spectral match at the start.
         seed_probability: mutual best candidates above it are the next iteration's seeds.
         min_probability: the least probability of a match. Between near duplicates of a keypoint
-            it is split.
+            it is split; higher values give fewer matches and fewer wrong ones among them.
     """
 
     solver: Literal["cascade", "spectral"] = "cascade"

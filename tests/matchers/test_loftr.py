@@ -271,7 +271,7 @@ def test_transport_keeps_the_masses(rows: int, columns: int, seed: int, bin_scor
     kernel = torch.full((2, rows + 1, columns + 1), bin_score, dtype=torch.float64)
     kernel[:, :-1, :-1] = scores
     plain = kernel.exp()
-    for _ in range(200):
+    for _ in range(1000):
         plain = plain * (masses0 / plain.sum(dim=2))[:, :, None]
         plain = plain * (masses1 / plain.sum(dim=1))[:, None, :]
     torch.testing.assert_close(assignment.double(), plain, atol=1e-4, rtol=1e-4)

@@ -62,11 +62,11 @@ def remove_images(truth: Path) -> None:
         (keep_no_image, "truth has 0 images with a pose; a comparison needs at least 2"),
         (keep_one_image, "truth has 1 images with a pose; a comparison needs at least 2"),
         (cut_text, "truth cannot be read as a COLMAP model: "),
-        (cut_binary("cameras"), "truth/cameras.bin: the file is damaged or cut off"),
-        (cut_binary("images"), "truth/images.bin: the file is damaged or cut off"),
-        (cut_binary("rigs"), "truth/rigs.bin: the file is damaged or cut off"),
-        (cut_binary("frames"), "truth/frames.bin: the file is damaged or cut off"),
-        (write_garbage, "truth/cameras.bin: the file is damaged or cut off"),
+        (cut_binary("cameras"), "model: cameras.bin is damaged or cut off"),
+        (cut_binary("images"), "model: images.bin is damaged or cut off"),
+        (cut_binary("rigs"), "model: rigs.bin is damaged or cut off"),
+        (cut_binary("frames"), "model: frames.bin is damaged or cut off"),
+        (write_garbage, "model: cameras.bin is damaged or cut off"),
         (remove_images, "truth holds no COLMAP model: images.txt missing"),
         (shutil.rmtree, "truth is not a folder with a COLMAP model"),
     ],
@@ -125,6 +125,6 @@ def test_a_damaged_model_of_a_run_is_made_again(finished: Reference, tmp_path: P
         path.write_bytes(path.read_bytes()[:-5])
         truth = make_truth(tmp_path / part)
         outcome = call("eval", "model", out / "model", truth)
-        assert outcome.stderr.startswith(f"error: {path}: the file is damaged or cut off")
+        assert f"as a COLMAP model: {path.name} is damaged or cut off" in outcome.stderr
         assert call("run", finished.images, out, *BASE).code == 0
         assert model_content(out / "model") == finished.model
