@@ -19,7 +19,7 @@ from sfm_match.models.r2d2 import DESCRIPTOR_SIZE, R2D2, Maps
 
 # What a layer puts out for a block should fit in the cache, and be small enough for the allocator
 # to keep: glibc returns larger pieces to the system, which zeroes each page again.
-_PIXELS_PER_BLOCK = 16384
+_PIXELS_PER_BLOCK = 32768
 _VECTORS_PER_PIECE = 2048
 # How many times what is needed a buffer of rows can take before they are moved to its front.
 _ROOM = 3
