@@ -181,7 +181,7 @@ def peak_memory(images: Path, out: Path) -> int:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     return int(done.stdout) * 1024
 
@@ -230,7 +230,7 @@ def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path: 
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.stdout.splitlines() == [
         f"{path}: 10000 x 10000 pixels do not fit into memory" for path in paths
