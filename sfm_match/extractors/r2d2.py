@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ from torch.nn import functional
 
 from sfm_match import weights
 from sfm_match.geometry.raster import shrink
+from sfm_match.models.dense import DenseMaps, dense_of_blocks
+from sfm_match.models.local_maxima import is_local_maximum, refine
 from sfm_match.models.precision import best_precision
 from sfm_match.models.r2d2 import PATCH_SIZE, Maps, load_network, normalised
 from sfm_match.models.r2d2_folded import FoldedR2D2
@@ -114,39 +118,6 @@ def pyramid(image: Tensor, config: Config) -> Iterator[tuple[float, Tensor]]:
         scale /= config.scale_factor
 
 
-def refine(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return how far maxima lie from their pixels' centres, (N, 2) x and y, within half a pixel.
-
-    A quadratic is fitted to the 3 x 3 pixels around each by least squares (Haralick's facet model,
-    Computer Vision, Graphics, and Image Processing 1984); where it has no maximum, nothing moves.
-
-    Args:
-        logits: (H, W), whose logistic function is the repeatability: near a maximum a quadratic
-            fits them better than it fits what saturates at 1.
-        rows: (N,) of the maxima.
-        columns: (N,) of the maxima.
-    """
-    padded = functional.pad(logits[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    steps = torch.arange(3, device=logits.device)
-    # (N, 3, 3), from the pixel above and to the left to the one below and to the right.
-    window = padded[(rows[:, None] + steps)[:, :, None], (columns[:, None] + steps)[:, None, :]]
-    left, middle, right = window.mean(dim=1).unbind(dim=1)
-    top, centre, bottom = window.mean(dim=2).unbind(dim=1)
-    gx, gy = (right - left) / 2, (bottom - top) / 2
-    gxx, gyy = left - 2 * middle + right, top - 2 * centre + bottom
-    gxy = (window[:, 0, 0] + window[:, 2, 2] - window[:, 0, 2] - window[:, 2, 0]) / 4
-    determinant = gxx * gyy - gxy**2
-    is_maximum = (gxx < 0) & (gyy < 0) & (determinant > 0)
-    moves = torch.stack([gxy * gy - gyy * gx, gxy * gx - gxx * gy], dim=1)
-    moves = moves / determinant.where(is_maximum, 1)[:, None]
-    return moves.where(is_maximum[:, None], 0).clamp(-0.5, 0.5)
-
-
-def _is_local_maximum(values: Tensor) -> Tensor:
-    """Return for each pixel (H, W) whether none of its eight neighbours is larger."""
-    return functional.max_pool2d(values[None], 3, stride=1, padding=1)[0] == values
-
-
 class _Network(Protocol):
     def blocks(self, images: Tensor) -> Iterator[Maps]: ...
 
@@ -164,7 +135,7 @@ def _detect(blocks: Iterable[Maps], config: Config) -> tuple[Tensor, Tensor, Ten
     odds, reliabilities, selected, descriptors = [], [], [], []
     for block in blocks:
         repeatability = block.repeatability[0]
-        candidate = _is_local_maximum(repeatability)  # in its block, as far as it is known
+        candidate = is_local_maximum(repeatability)  # in its block, as far as it is known
         candidate &= repeatability >= config.min_repeatability
         candidate &= block.reliability[0] >= config.min_reliability
         odds.append(block.odds[0])
@@ -174,7 +145,7 @@ def _detect(blocks: Iterable[Maps], config: Config) -> tuple[Tensor, Tensor, Ten
     logits = torch.cat(odds).log()
     repeatability = torch.cat(odds) / (1 + torch.cat(odds))
     rows, columns = torch.cat(selected).nonzero().unbind(dim=1)
-    keep = _is_local_maximum(repeatability)[rows, columns]
+    keep = is_local_maximum(repeatability)[rows, columns]
     rows, columns = rows[keep], columns[keep]
     scores = repeatability[rows, columns] * torch.cat(reliabilities)[rows, columns]
     positions = torch.stack([columns, rows], dim=1).double()
@@ -189,6 +160,7 @@ class _R2D2:
     network: _Network
     offset: tuple[float, float]
     device: str
+    threads: ThreadPoolExecutor
 
     def __call__(self, image: Image) -> Features:
         return self.many([image])[0]
@@ -205,15 +177,25 @@ class _R2D2:
                 found[i] = features.resized(np.array(images[i].shape[1::-1], np.int32))
         return [found[i] for i in range(len(images))]
 
+    @torch.inference_mode()
+    def dense(self, image: Image) -> DenseMaps:
+        """Return what the network says of all pixels of the first level of the pyramid."""
+        small = _colour(shrink(image, self.config.resize or None))
+        values = torch.from_numpy(np.ascontiguousarray(small)).to(self.device).float() / 255
+        _, level = next(pyramid(normalised(values.movedim(2, 0)[None]), self.config))
+        return dense_of_blocks(self.network.blocks(level))
+
     def _of_one_size(self, images: npt.NDArray[np.uint8]) -> list[Features]:
         """Return the features of images (N, H, W, 3)."""
         height, width = images.shape[1:3]
         values = torch.from_numpy(images).to(self.device).float() / 255
-        levels = [
-            self._of_level(level, scale, width, height)
-            for scale, level in pyramid(normalised(values.movedim(3, 1)), self.config)
-        ]
-        return [self._best(found, width, height) for found in zip(*levels, strict=True)]
+        levels = self.threads.submit(self._pyramid, values).result()
+        found = self.threads.map(partial(self._of_level, width, height), levels)
+        return [self._best(of_image, width, height) for of_image in zip(*found, strict=True)]
+
+    @torch.inference_mode()
+    def _pyramid(self, values: Tensor) -> list[tuple[float, Tensor]]:
+        return list(pyramid(normalised(values.movedim(3, 1)), self.config))
 
     def _best(self, levels: Sequence[_Found], width: int, height: int) -> Features:
         """Return the best keypoints of all levels of an image."""
@@ -227,8 +209,10 @@ class _R2D2:
             scales=scales[order].cpu().numpy(),
         )
 
-    def _of_level(self, level: Tensor, scale: float, width: int, height: int) -> list[_Found]:
-        """Return what is found in one level (N, 3, H, W) of each image."""
+    @torch.inference_mode()
+    def _of_level(self, width: int, height: int, scaled: tuple[float, Tensor]) -> list[_Found]:
+        """Return what is found in one level, its scale and (N, 3, H, W), of each image."""
+        scale, level = scaled
         rows, columns = level.shape[2:]
         # Pooling needs two pixels; what is found on the ones added here is not inside.
         room = (0, max(0, 2 - columns), 0, max(0, 2 - rows))
@@ -266,9 +250,15 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
     offsets = {weights.digest(name): offset for name, offset in _OFFSETS.items()}
     offset = offsets.get(weights.digest(config.weights)) if config.subpixel else None
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    folded = (
-        FoldedR2D2(network, dtype=dtype)
-        if device == "cpu"
-        else FoldedR2D2(network, sys.maxsize, dtype)
-    )
-    return _R2D2(config, folded, offset or (0.0, 0.0), device)
+    if device == "cpu":
+        # Levels are shared out, not only images, so that the last image has all cores; each has one
+        # core, also where it is made, so that the result does not depend on how many there are.
+        threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=_use_one_core)
+        folded = FoldedR2D2(network, dtype=dtype)
+    else:
+        threads, folded = ThreadPoolExecutor(2), FoldedR2D2(network, sys.maxsize, dtype)
+    return _R2D2(config, folded, offset or (0.0, 0.0), device, threads)
+
+
+def _use_one_core() -> None:
+    torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from sfm_match.extractors import r2d2
 from sfm_match.geometry.raster import shrink
 from sfm_match.io.images import read_image
+from sfm_match.models.local_maxima import refine
 from sfm_match.spec import Spec
 from sfm_match.types import ArrayF64, Features, Image
 from tests.components import parse
@@ -83,19 +84,19 @@ def test_the_maximum_of_a_quadratic_is_found_exactly(
     rows, columns = np.mgrid[:7, :9]
     away = np.stack([columns - (4 + x), rows - (3 + y)], axis=-1)
     logits = torch.from_numpy(7 - np.einsum("...i,ij,...j", away, curvature, away))
-    moved = r2d2.refine(logits, torch.tensor([3]), torch.tensor([4]))
+    moved = refine(logits, torch.tensor([3]), torch.tensor([4]))
     np.testing.assert_allclose(moved.numpy(), [[x, y]], atol=1e-6)
 
 
 def test_no_keypoint_leaves_its_pixel_or_moves_without_reason() -> None:
     where = torch.tensor([1]), torch.tensor([1])
-    assert r2d2.refine(torch.zeros(3, 3), *where).tolist() == [[0, 0]]
+    assert refine(torch.zeros(3, 3), *where).tolist() == [[0, 0]]
     saddle = torch.tensor([[0.0, 1, 0], [-1, 0, -1], [0, 1, 0]])
-    assert r2d2.refine(saddle, *where).tolist() == [[0, 0]]
+    assert refine(saddle, *where).tolist() == [[0, 0]]
     far = -((torch.arange(3.0) - 2.9) ** 2)  # its maximum is 1.9 pixels away
-    assert r2d2.refine(far[None, :] + far[:, None], *where).tolist() == [[0.5, 0.5]]
+    assert refine(far[None, :] + far[:, None], *where).tolist() == [[0.5, 0.5]]
     corner = torch.tensor([0]), torch.tensor([0])
-    assert r2d2.refine(far[None, :] + far[:, None], *corner).abs().max() <= 0.5
+    assert refine(far[None, :] + far[:, None], *corner).abs().max() <= 0.5
 
 
 def errors(image: Image, **options: Any) -> ArrayF64:
@@ -143,6 +144,19 @@ def test_keypoints_of_each_network_are_where_they_seem_to_be(weights: str, test_
     assert np.abs(mirrored(image, weights=weights)).max() < 0.3
     raw = np.abs(mirrored(image, weights=weights, subpixel=False)).max()
     assert raw > 0.4  # so there was something to take off
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
+    image = noise_picture(150, 200)
+    before = torch.get_num_threads()
+    found = []
+    for num in (1, 3):
+        torch.set_num_threads(num)
+        found.append(extract(image, min_size=50))
+    torch.set_num_threads(before)
+    assert len(found[0].keypoints) > 50
+    np.testing.assert_array_equal(found[0].keypoints, found[1].keypoints)
+    np.testing.assert_array_equal(found[0].descriptors, found[1].descriptors)
 
 
 def test_images_of_one_size_may_pass_together() -> None:
