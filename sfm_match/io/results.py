@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 class Results:
-    """The content of `results.json`; every change is written at once.
+    """The content of `results.json`; what changes it is written at once.
 
     Attributes:
         content: as in the file.
@@ -28,24 +28,29 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._written = ""
         self.content: dict[str, Any] = {}
 
     def begin(self, recipe: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
-        """Start anew, or go on where the file is of the same settings and versions."""
+        """Start anew, or go on where the file is of the same settings and versions.
+
+        Nothing is written before the images are set.
+        """
         made_with = {
             "recipe": json.loads(json.dumps(recipe, default=str)),
             "fingerprints": dict(fingerprints),
             "versions": versions(),
         }
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
+            self._written = self._path.read_text(encoding="utf-8")
+            content = json.loads(self._written)
         except (OSError, ValueError):
             content = None
         if isinstance(content, dict) and made_with.items() <= content.items():
             self.content = content
         else:
             self.content = {**made_with, "images": {}, "failures": {}, "stages": {}}
-        self._write()
+            self.content |= {"remarks": {}, "ignored": []}
 
     def set_images(self, digests: Mapping[str, str]) -> None:
         """Set the images that can be read, each with the SHA-256 of it and its mask.
@@ -83,9 +88,10 @@ class Results:
         self.content["stages"][name] = {"seconds": round(seconds, 3), **report}
         self._write()
 
-    def set_evaluation(self, evaluation: Mapping[str, Any]) -> None:
-        """Set the comparison of the model with the truth."""
+    def set_evaluation(self, evaluation: Mapping[str, Any], truth: Path) -> None:
+        """Set the comparison of the model with the truth, and where that is."""
         self.content["evaluation"] = dict(evaluation)
+        self.content["truth"] = str(truth.absolute())
         self._write()
 
     def forget_evaluation(self) -> None:
@@ -94,4 +100,7 @@ class Results:
             self._write()
 
     def _write(self) -> None:
-        write_text(self._path, json.dumps(self.content, indent=1))
+        text = json.dumps(self.content, indent=1)
+        if text != self._written:
+            write_text(self._path, text)
+            self._written = text

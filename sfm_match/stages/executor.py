@@ -126,6 +126,7 @@ def _run_in_processes(
     component = spec.build(device)
     waiting: deque[tuple[Task, Future[Path]]] = deque()
     todo = deque(tasks)
+    finished = False
     try:
         while todo or waiting:
             # One task more than there are workers, so that none waits for the next; but not of the
@@ -141,13 +142,15 @@ def _run_in_processes(
             while waiting and (waiting[0][1].done() or not todo):
                 task, future = waiting.popleft()
                 yield task, _fetch(future.result())
+        finished = True
     except TerminatedWorkerError as error:
         raise WorkerError(
             f"a process that runs {spec.name} was killed, by the system where memory is short: "
             "use fewer threads or smaller images; what is finished is kept"
         ) from error
     finally:
-        pool.shutdown(wait=True, kill_workers=True)
+        # Workers that have nothing left to do end by themselves meanwhile.
+        pool.shutdown(wait=not finished, kill_workers=not finished)
         shutil.rmtree(spool, ignore_errors=True)
 
 
