@@ -5,8 +5,8 @@ the heat map is where it belongs, the heat map's spread is the uncertainty. Both
 alike: each is looked for around the other, and each moves half of the way.
 
 The feature maps are those of networks that are here anyway: R2D2's descriptors, one for each pixel
-(Revaud et al., NeurIPS 2019), or LoFTR's fine map (Sun et al., CVPR 2021), that of the small
-network included.
+(Revaud et al., NeurIPS 2019), the features that ALIKED's descriptors are made from (Zhao et al.,
+IEEE TIM 2023), or LoFTR's fine map (Sun et al., CVPR 2021), that of the small network included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sfm_match import weights
 from sfm_match.geometry.raster import shrink, to_grey
-from sfm_match.models import loftr_network, r2d2
+from sfm_match.models import aliked, loftr_network, r2d2
 from sfm_match.models.correlation import DescriptorMap, Peak, at, descriptor_map, find
 from sfm_match.models.loftr_tiles import resize_to_multiples
 from sfm_match.models.r2d2_folded import FoldedR2D2
@@ -33,7 +33,7 @@ from sfm_match.types import ArrayF32, Correspondences, Image, Refiner, View
 VERSION = 1
 NEEDS = frozenset({"image"})
 CONCURRENT = True
-LICENCE = "Apache-2.0; R2D2's published weights: CC-BY-NC-SA-3.0"
+LICENCE = "Apache-2.0; ALIKED's weights: BSD-3-Clause, R2D2's: CC-BY-NC-SA-3.0"
 LIBRARIES = ("kornia",)
 
 # First a coarse heat map over the whole search range, then a fine one around its peak.
@@ -46,7 +46,7 @@ class Config:
     """Options of `correlation`.
 
     Attributes:
-        network: whose feature maps: loftr or r2d2.
+        network: whose feature maps: loftr, r2d2 or aliked.
         weights: of that network.
         resize: shrink images so that their long side has about so many pixels; 0 for never.
         search: how far points may be off, in pixels of the image so resized.
@@ -58,7 +58,7 @@ class Config:
         keep_failed: keep what is dropped for these reasons as it was, with score 0.
     """
 
-    network: Literal["loftr", "r2d2"] = "loftr"
+    network: Literal["loftr", "r2d2", "aliked"] = "loftr"
     weights: str = "coarse-16"
     resize: NonNegativeInt = 1024
     search: PositiveFloat = 8.0
@@ -172,13 +172,37 @@ def _r2d2_encoder(config: Config, device: str) -> _Encoder:
     network = FoldedR2D2(r2d2.load_network(weights.find(config.weights)).to(device))
 
     def encode(image: Image) -> tuple[Tensor, tuple[int, int], int]:
-        small = shrink(image, config.resize or None)
-        rgb = small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2)
-        x = torch.from_numpy(rgb).to(device).movedim(2, 0).float()[None] / 255
+        rgb = _small(image, config.resize, device)
+        x = rgb.movedim(2, 0).float()[None] / 255
         rows = [maps.descriptors[0].float() for maps in network.blocks(r2d2.normalised(x))]
-        return torch.cat(rows, dim=1), (small.shape[1], small.shape[0]), 1
+        return torch.cat(rows, dim=1), (rgb.shape[1], rgb.shape[0]), 1
 
     return encode
+
+
+def _aliked_encoder(config: Config, device: str) -> _Encoder:
+    network = aliked.load_network(weights.find(config.weights)).to(device)
+    folded, stride = aliked.FoldedAliked(network), 2
+
+    def encode(image: Image) -> tuple[Tensor, tuple[int, int], int]:
+        rgb = _small(image, config.resize, device)
+        dense = folded.dense(rgb)
+        height, width = dense.scores.shape
+        columns = torch.arange(0, width, stride, device=device)
+        rows = torch.arange(0, height, stride, device=device)
+        vectors = [folded.features_at(dense, row.expand(len(columns)), columns) for row in rows]
+        maps = torch.stack(vectors).movedim(2, 0)
+        # What all have in common would hide how they differ.
+        return maps - maps.mean(dim=(1, 2), keepdim=True), (width, height), stride
+
+    return encode
+
+
+def _small(image: Image, resize: int, device: str) -> Tensor:
+    """Return an image in colour, uint8 (H, W, 3), no larger than it may be."""
+    small = shrink(image, resize or None)
+    rgb = small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Refiner[Encoded]:
@@ -187,5 +211,7 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Refiner[Enco
     Raises:
         WeightsError: the weights are not to be had, or not those of the network.
     """
-    make = {"loftr": _loftr_encoder, "r2d2": _r2d2_encoder}[config.network]
+    make = {"loftr": _loftr_encoder, "r2d2": _r2d2_encoder, "aliked": _aliked_encoder}[
+        config.network
+    ]
     return _Correlation(config, make(config, device), device)

@@ -107,6 +107,7 @@ def test_weights_of_another_network(weights_file: str) -> None:
     ("options", "limit"),
     [
         ({"weights": "coarse-16"}, 1.2),
+        ({"network": "aliked", "weights": "aliked-n16"}, 0.4),
         pytest.param({"network": "r2d2", "weights": "r2d2-wasf-n16"}, 0.25, marks=pytest.mark.slow),
     ],
 )
