@@ -1,0 +1,220 @@
+"""Which pixels R2D2's descriptors are compared at in training: three ways to make rankings.
+
+Maps may be smaller than their images by a whole `stride`; flows are those of the images, (B, H, W,
+2), x and y in the second image of each pixel of the first, in corner-origin pixels, NaN where there
+is none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfm_match.models.r2d2_losses import Ranking, seen, warped
+
+
+class Described(NamedTuple):
+    """What a network says of one side of a batch of pairs.
+
+    Attributes:
+        descriptors: (B, C, h, w), of length 1.
+        reliability: (B, h, w), from 0 to 1.
+    """
+
+    descriptors: Tensor
+    reliability: Tensor
+
+
+class Rings(NamedTuple):
+    """Distances of the neighbourhood sampler, in pixels.
+
+    Attributes:
+        grid: between queries, and between negatives that are taken from all over the batch.
+        positive: a partner lies within so many of the true position.
+        nearest: a negative lies no nearer than this,
+        farthest: and those of the ring no farther than this.
+    """
+
+    grid: int = 8
+    positive: float = 3.0
+    nearest: float = 5.0
+    farthest: float = 7.0
+
+
+def full_ranking(a: Described, b: Described, flow: Tensor) -> Ranking:
+    """Return every pixel of the first images, each ranking all of the second, warped onto them.
+
+    Memory grows with the square of the number of pixels: for small crops.
+    """
+    return grid_ranking(a, b, flow, border=0, query_stride=1, database_stride=1)
+
+
+def grid_ranking(
+    a: Described,
+    b: Described,
+    flow: Tensor,
+    *,
+    border: int = 16,
+    query_stride: int = 8,
+    database_stride: int = 8,
+    within_image: bool = False,
+) -> Ranking:
+    """Return pixels on a grid, each ranking the warped descriptors of pixels on another grid.
+
+    Args:
+        a: of the first images, as large as the flow.
+        b: of the second images.
+        flow: (B, H, W, 2).
+        border: pixels left out on every side.
+        query_stride: between queries.
+        database_stride: between what they rank.
+        within_image: rank what is in the same pair only, not in the whole batch.
+    """
+    num, channels, height, width = a.descriptors.shape
+    maps = torch.cat([b.descriptors, b.reliability[:, None]], dim=1)
+    there = warped(maps, flow)
+    descriptors = functional.normalize(there[:, :channels], dim=1)
+    mask = seen(flow, *b.reliability.shape[1:])
+    numbers = torch.arange(num * height * width, device=flow.device).view(num, height, width)
+
+    def pixels(stride: int) -> Tensor:
+        inner = numbers[:, border : height - border : stride, border : width - border : stride]
+        return inner[mask.flatten()[inner]]
+
+    def at(values: Tensor, rows: Tensor) -> Tensor:
+        return values.movedim(1, 3).flatten(0, 2)[rows]
+
+    queries, database = pixels(query_stride), pixels(database_stride)
+    similarities = at(a.descriptors, queries) @ at(descriptors, database).T
+    # The same pixel of the first image is the partner.
+    positive = queries[:, None] == database[None]
+    negative = ~positive
+    if within_image:
+        negative &= (queries // (height * width))[:, None] == (database // (height * width))[None]
+    # A query that is not in the database has nothing to find.
+    found = positive.any(dim=1)
+    reliability = (a.reliability.flatten() + there[:, channels].flatten()) / 2
+    return Ranking(
+        similarities[found], positive[found], negative[found], reliability[queries][found]
+    )
+
+
+def neighbourhood_ranking(
+    a: Described, b: Described, flow: Tensor, stride: int = 1, rings: Rings | None = None
+) -> Ranking:
+    """Return pixels on a grid; near the true position is the partner, around it are negatives.
+
+    Of the candidates for the partner only the most similar counts. Negatives are the pixels of the
+    ring around the true position, and the grid of all second images of the batch as far as it is
+    not near it.
+
+    Args:
+        a: of the first images.
+        b: of the second images.
+        flow: (B, H, W, 2), of the images.
+        stride: pixels of an image for one of a map.
+        rings: the distances; those of the paper's training if None.
+    """
+    rings = rings or Rings()
+    num, height, width = flow.shape[:3]
+    # 1. Queries on a grid whose partner is inside: image (Q,), positions (Q, 2) in both images.
+    half = rings.grid // 2
+    image, y, x = torch.meshgrid(
+        torch.arange(num, device=flow.device),
+        torch.arange(half, height, rings.grid, device=flow.device),
+        torch.arange(half, width, rings.grid, device=flow.device),
+        indexing="ij",
+    )
+    true = flow[image, y, x]
+    size1 = flow.new_tensor([b.reliability.shape[2], b.reliability.shape[1]]) * stride
+    inside = ((true >= 0) & (true < size1)).all(dim=-1)  # not where there is none
+    image, true = image[inside], true[inside]
+    here = torch.stack([x[inside], y[inside]], dim=1) + 0.5
+    vectors, reliability0 = sampled(a, image, here, stride)
+    # 2. Candidates around the true position: (Q, P) and (Q, N).
+    best, reliability1 = _best_partner(vectors, b, image, true, stride, rings.positive)
+    ring = _disc(rings.nearest, rings.farthest, stride, flow)
+    around = true[:, None] + ring
+    near = sampled(b, image[:, None].expand(around.shape[:2]), around, stride)[0]
+    near = (near @ vectors[:, :, None])[..., 0]
+    near_inside = ((around >= 0) & (around < size1)).all(dim=-1)
+    # 3. The grid of all second images: (Q, G).
+    far, far_is_negative = _distractors(vectors, b, image, true, stride, rings)
+    similarities = torch.cat([best[:, None], near, far], dim=1)
+    negative = torch.cat([torch.zeros_like(near_inside[:, :1]), near_inside, far_is_negative], 1)
+    positive = torch.zeros_like(negative)
+    positive[:, 0] = True
+    return Ranking(similarities, positive, negative, (reliability0 + reliability1) / 2)
+
+
+def sampled(of: Described, image: Tensor, positions: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Return descriptors (..., C), of length 1, and reliability (...) at positions, bilinearly.
+
+    Args:
+        of: the maps.
+        image: int64 (...), which of the batch.
+        positions: (..., 2), x and y in corner-origin pixels of the image; beyond the outermost
+            centres of the map its border goes on.
+        stride: pixels of an image for one of the map.
+    """
+    num, channels, height, width = of.descriptors.shape
+    x = (positions[..., 0] / stride - 0.5).clamp(0, width - 1)
+    y = (positions[..., 1] / stride - 0.5).clamp(0, height - 1)
+    left, top = x.floor().clamp(max=max(0, width - 2)), y.floor().clamp(max=max(0, height - 2))
+    fx, fy = x - left, y - top
+    base = (image * height + top.long()) * width + left.long()
+    right, below = int(width > 1), width * int(height > 1)
+    rows = torch.stack([base, base + right, base + below, base + below + right], dim=-1)
+    shares = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
+    table = torch.cat([of.descriptors, of.reliability[:, None]], dim=1)
+    table = table.movedim(1, 3).reshape(num * height * width, channels + 1)
+    # Faster than gathering and summing.
+    values = functional.embedding_bag(
+        rows.reshape(-1, 4),
+        table,
+        per_sample_weights=shares.reshape(-1, 4).to(table.dtype),
+        mode="sum",
+    ).view(*image.shape, channels + 1)
+    return functional.normalize(values[..., :channels], dim=-1), values[..., channels]
+
+
+def _best_partner(
+    vectors: Tensor, b: Described, image: Tensor, true: Tensor, stride: int, radius: float
+) -> tuple[Tensor, Tensor]:
+    """Return the highest similarity (Q,) within a radius, and the reliability there."""
+    around = true[:, None] + _disc(0, radius, stride, true)
+    found, reliability = sampled(b, image[:, None].expand(around.shape[:2]), around, stride)
+    best = (found @ vectors[:, :, None])[..., 0].max(dim=1)
+    return best.values, reliability.gather(1, best.indices[:, None])[:, 0]
+
+
+def _disc(inner: float, outer: float, stride: int, like: Tensor) -> Tensor:
+    """Return offsets (N, 2) on the map's grid whose length is from inner to outer pixels."""
+    reach = int(outer // stride) * stride
+    axis = torch.arange(-reach, reach + 1, stride, device=like.device, dtype=like.dtype)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    offsets = torch.stack([x.flatten(), y.flatten()], dim=1)
+    length = offsets.norm(dim=1)
+    return offsets[(length >= inner) & (length <= outer)]
+
+
+def _distractors(
+    vectors: Tensor, b: Described, image: Tensor, true: Tensor, stride: int, rings: Rings
+) -> tuple[Tensor, Tensor]:
+    """Return similarities (Q, G) to the grid of all second images, and which are no partners."""
+    num, height, width = b.reliability.shape
+    step = max(1, rings.grid // stride)
+    n, y, x = torch.meshgrid(
+        torch.arange(num, device=true.device),
+        torch.arange(step // 2, height, step, device=true.device),
+        torch.arange(step // 2, width, step, device=true.device),
+        indexing="ij",
+    )
+    n, y, x = n.flatten(), y.flatten(), x.flatten()
+    centres = (torch.stack([x, y], dim=1) + 0.5) * stride
+    distant = (true[:, None] - centres).norm(dim=2) >= rings.nearest
+    other = image[:, None] != n
+    return vectors @ b.descriptors[n, :, y, x].T, distant | other
