@@ -7,11 +7,11 @@ refinement is added here. The network's grid has integer pixel centres.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from torch.nn import functional
 
 from sfm_match import weights
 from sfm_match.geometry.raster import shrink
-from sfm_match.models.dense import DenseMaps, dense_of_blocks
-from sfm_match.models.local_maxima import is_local_maximum, refine
+from sfm_match.models.dense import DenseMaps
 from sfm_match.models.precision import best_precision
-from sfm_match.models.r2d2 import PATCH_SIZE, Maps, load_network, normalised
+from sfm_match.models.r2d2 import PATCH_SIZE, load_network, normalised
+from sfm_match.models.r2d2_detection import Detector, PixelDetector, Selection, StridedDetector
 from sfm_match.models.r2d2_folded import FoldedR2D2
+from sfm_match.models.r2d2_strided import load_strided
 from sfm_match.spec import Spec
 from sfm_match.types import Extractor, Features, Image
 
@@ -118,46 +119,10 @@ def pyramid(image: Tensor, config: Config) -> Iterator[tuple[float, Tensor]]:
         scale /= config.scale_factor
 
 
-class _Network(Protocol):
-    def blocks(self, images: Tensor) -> Iterator[Maps]: ...
-
-
-def _blocks_of_each(blocks: Iterator[Maps], num: int) -> list[Iterable[Maps]]:
-    """Return the blocks of each of so many images; those of a single one as they come."""
-    if num == 1:
-        return [blocks]
-    kept = list(blocks)
-    return [[Maps(*(maps[i : i + 1] for maps in block)) for block in kept] for i in range(num)]
-
-
-def _detect(blocks: Iterable[Maps], config: Config) -> tuple[Tensor, Tensor, Tensor]:
-    """Return positions (N, 2) with integer pixel centres, scores (N,) and descriptors (N, 128)."""
-    odds, reliabilities, selected, descriptors = [], [], [], []
-    for block in blocks:
-        repeatability = block.repeatability[0]
-        candidate = is_local_maximum(repeatability)  # in its block, as far as it is known
-        candidate &= repeatability >= config.min_repeatability
-        candidate &= block.reliability[0] >= config.min_reliability
-        odds.append(block.odds[0])
-        reliabilities.append(block.reliability[0])
-        selected.append(candidate)
-        descriptors.append(block.descriptors[0].movedim(0, 2)[candidate].float())
-    logits = torch.cat(odds).log()
-    repeatability = torch.cat(odds) / (1 + torch.cat(odds))
-    rows, columns = torch.cat(selected).nonzero().unbind(dim=1)
-    keep = is_local_maximum(repeatability)[rows, columns]
-    rows, columns = rows[keep], columns[keep]
-    scores = repeatability[rows, columns] * torch.cat(reliabilities)[rows, columns]
-    positions = torch.stack([columns, rows], dim=1).double()
-    if config.subpixel:
-        positions += refine(logits, rows, columns)
-    return positions, scores, functional.normalize(torch.cat(descriptors)[keep], dim=1)
-
-
 @dataclass(frozen=True)
 class _R2D2:
     config: Config
-    network: _Network
+    detector: Detector
     offset: tuple[float, float]
     device: str
     threads: ThreadPoolExecutor
@@ -183,7 +148,7 @@ class _R2D2:
         small = _colour(shrink(image, self.config.resize or None))
         values = torch.from_numpy(np.ascontiguousarray(small)).to(self.device).float() / 255
         _, level = next(pyramid(normalised(values.movedim(2, 0)[None]), self.config))
-        return dense_of_blocks(self.network.blocks(level))
+        return self.detector.dense(level)
 
     def _of_one_size(self, images: npt.NDArray[np.uint8]) -> list[Features]:
         """Return the features of images (N, H, W, 3)."""
@@ -214,13 +179,16 @@ class _R2D2:
         """Return what is found in one level, its scale and (N, 3, H, W), of each image."""
         scale, level = scaled
         rows, columns = level.shape[2:]
-        # Pooling needs two pixels; what is found on the ones added here is not inside.
-        room = (0, max(0, 2 - columns), 0, max(0, 2 - rows))
-        blocks = self.network.blocks(functional.pad(level, room, mode="replicate"))
+        config = self.config
+        selection = Selection(
+            config.max_keypoints,
+            config.min_reliability,
+            config.min_repeatability,
+            config.subpixel,
+        )
         found = []
-        for of_image in _blocks_of_each(blocks, len(level)):
-            positions, scores, descriptors = _detect(of_image, self.config)
-            positions += 0.5 - positions.new_tensor(self.offset)
+        for raw, scores, descriptors in self.detector.detect(level, selection):
+            positions = raw - raw.new_tensor(self.offset)
             limit = positions.new_tensor([columns, rows])
             inside = ((positions >= 0) & (positions <= limit)).all(1)
             found.append(
@@ -245,19 +213,29 @@ def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
     """Return the extractor, with its network on the device."""
-    network = load_network(weights.find(config.weights)).to(device)
     # Whatever the file is called.
     offsets = {weights.digest(name): offset for name, offset in _OFFSETS.items()}
     offset = offsets.get(weights.digest(config.weights)) if config.subpixel else None
+    # Levels are shared out between cores, not only images, so that the last image has all of them;
+    # each has one, also where it is made, so that the result does not depend on how many there are.
+    # A GPU has enough to do when one level is sorted while another is in the network.
+    threads = ThreadPoolExecutor(
+        torch.get_num_threads() if device == "cpu" else 2, initializer=_use_one_core
+    )
+    return _R2D2(config, _detector(config, device), offset or (0.0, 0.0), device, threads)
+
+
+def _detector(config: Config, device: str) -> Detector:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    if device == "cpu":
-        # Levels are shared out, not only images, so that the last image has all cores; each has one
-        # core, also where it is made, so that the result does not depend on how many there are.
-        threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=_use_one_core)
-        folded = FoldedR2D2(network, dtype=dtype)
-    else:
-        threads, folded = ThreadPoolExecutor(2), FoldedR2D2(network, sys.maxsize, dtype)
-    return _R2D2(config, folded, offset or (0.0, 0.0), device, threads)
+    path = weights.find(config.weights)
+    if path.suffix == ".safetensors":
+        return StridedDetector(load_strided(path).to(device), dtype)
+    network = load_network(path).to(device)
+    return PixelDetector(
+        FoldedR2D2(network, dtype=dtype)
+        if device == "cpu"
+        else FoldedR2D2(network, sys.maxsize, dtype)
+    )
 
 
 def _use_one_core() -> None:

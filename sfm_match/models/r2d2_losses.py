@@ -62,6 +62,7 @@ def cosine_loss(
     flow: Tensor,
     patch: int,
     zero_mean: bool = False,
+    flat: float = 0.0,
 ) -> Tensor:
     """Return how unlike two repeatability maps are, patch by patch: 1 - mean cosine.
 
@@ -73,6 +74,8 @@ def cosine_loss(
         flow: (B, H, W, 2), see `warped`.
         patch: side of a patch in pixels.
         zero_mean: take the mean off each patch first, so that a constant map is like no other.
+        flat: root mean square below which a patch counts as nearly nothing: without it the
+            gradient of a patch grows without limit as it becomes flat.
     """
     mask = seen(flow, *repeatability1.shape[1:])
     there = warped(repeatability1[:, None], flow)[:, 0]
@@ -85,7 +88,9 @@ def cosine_loss(
         num = count.clamp(min=1)
         a = (a - a.sum(dim=1, keepdim=True) / num) * valid
         b = (b - b.sum(dim=1, keepdim=True) / num) * valid
-    cosines = functional.cosine_similarity(a, b, dim=1)
+    floor = count[:, 0] * flat**2 + 1e-12
+    lengths = ((a**2).sum(dim=1) + floor) * ((b**2).sum(dim=1) + floor)
+    cosines = (a * b).sum(dim=1) / lengths.sqrt()
     used = count[:, 0] > 0
     return 1 - (cosines * used).sum() / used.sum().clamp(min=1)
 
@@ -97,8 +102,12 @@ def peakiness_loss(repeatability: Tensor, patch: int) -> Tensor:
     3 x 3 pixels before.
     """
     smooth = functional.avg_pool2d(repeatability[:, None], 3, stride=1, padding=1)
-    highest = functional.max_pool2d(smooth, patch + 1, stride=1, padding=patch // 2)
-    mean = functional.avg_pool2d(smooth, patch + 1, stride=1, padding=patch // 2)
+    highest = mean = smooth
+    # Rows, then columns: a tenth of the work for windows of 17.
+    for window in ((patch + 1, 1), (1, patch + 1)):
+        half = (window[0] // 2, window[1] // 2)
+        highest = functional.max_pool2d(highest, window, stride=1, padding=half)
+        mean = functional.avg_pool2d(mean, window, stride=1, padding=half)
     return 1 - (highest - mean).mean()
 
 

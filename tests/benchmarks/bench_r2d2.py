@@ -25,6 +25,7 @@ from sfm_match import Recipe, Run
 from sfm_match.extractors import r2d2
 from sfm_match.io.images import read_image
 from sfm_match.models.r2d2 import R2D2, Maps, load_network
+from sfm_match.models.r2d2_detection import PixelDetector
 from sfm_match.weights import find
 
 SCALES = {"pyramid": (), "one scale": ("features.min_size=1024",)}
@@ -37,15 +38,15 @@ class Plain:
 
     network: R2D2
 
-    def blocks(self, image: Tensor) -> Iterator[Maps]:
-        yield self.network(image)
+    def blocks(self, images: Tensor) -> Iterator[Maps]:
+        yield self.network(images)
 
 
 def plain_seconds(paths: list[Path], recipe: Recipe) -> float:
     """Return the seconds that the plain network takes for an image."""
     assert recipe.features is not None
     config = r2d2.Config(**{**recipe.features.config, "subpixel": False})
-    network = Plain(load_network(find(config.weights)))
+    network = PixelDetector(Plain(load_network(find(config.weights))))
     # One level after the other, on all cores.
     extractor = r2d2._R2D2(config, network, (0.0, 0.0), "cpu", ThreadPoolExecutor(1))
     images = [read_image(path).pixels for path in paths]
