@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NUM_BINS = 20
+_LEAST_SEEN = 0.25
 
 
 class Ranking(NamedTuple):
@@ -66,7 +67,7 @@ def cosine_loss(
 ) -> Tensor:
     """Return how unlike two repeatability maps are, patch by patch: 1 - mean cosine.
 
-    Patches overlap by half; those with no pixel that both images see are left out.
+    Patches overlap by half; those of which the second image sees less than a quarter are left out.
 
     Args:
         repeatability0: (B, H, W).
@@ -91,7 +92,7 @@ def cosine_loss(
     floor = count[:, 0] * flat**2 + 1e-12
     lengths = ((a**2).sum(dim=1) + floor) * ((b**2).sum(dim=1) + floor)
     cosines = (a * b).sum(dim=1) / lengths.sqrt()
-    used = count[:, 0] > 0
+    used = count[:, 0] >= _LEAST_SEEN * patch**2
     return 1 - (cosines * used).sum() / used.sum().clamp(min=1)
 
 

@@ -32,7 +32,8 @@ class Rings(NamedTuple):
     """Distances of the neighbourhood sampler, in pixels.
 
     Attributes:
-        grid: between queries, and between negatives that are taken from all over the batch.
+        grid: side of the cells that have a query each; between negatives that are taken from all
+            over the batch.
         positive: a partner lies within so many of the true position.
         nearest: a negative lies no nearer than this,
         farthest: and those of the ring no farther than this.
@@ -107,6 +108,8 @@ def neighbourhood_ranking(
 ) -> Ranking:
     """Return pixels on a grid; near the true position is the partner, around it are negatives.
 
+    The query of a cell of the grid is the known pixel nearest to its middle.
+
     Of the candidates for the partner only the most similar counts. Negatives are the pixels of the
     ring around the true position, and the grid of all second images of the batch as far as it is
     not near it.
@@ -119,20 +122,9 @@ def neighbourhood_ranking(
         rings: the distances; those of the paper's training if None.
     """
     rings = rings or Rings()
-    num, height, width = flow.shape[:3]
-    # 1. Queries on a grid whose partner is inside: image (Q,), positions (Q, 2) in both images.
-    half = rings.grid // 2
-    image, y, x = torch.meshgrid(
-        torch.arange(num, device=flow.device),
-        torch.arange(half, height, rings.grid, device=flow.device),
-        torch.arange(half, width, rings.grid, device=flow.device),
-        indexing="ij",
-    )
-    true = flow[image, y, x]
     size1 = flow.new_tensor([b.reliability.shape[2], b.reliability.shape[1]]) * stride
-    inside = ((true >= 0) & (true < size1)).all(dim=-1)  # not where there is none
-    image, true = image[inside], true[inside]
-    here = torch.stack([x[inside], y[inside]], dim=1) + 0.5
+    # 1. Queries: which image (Q,), where in the first one and in the second one (Q, 2).
+    image, here, true = _queries(flow, size1, rings.grid)
     vectors, reliability0 = sampled(a, image, here, stride)
     # 2. Candidates around the true position: (Q, P) and (Q, N).
     best, reliability1 = _best_partner(vectors, b, image, true, stride, rings.positive)
@@ -148,6 +140,21 @@ def neighbourhood_ranking(
     positive = torch.zeros_like(negative)
     positive[:, 0] = True
     return Ranking(similarities, positive, negative, (reliability0 + reliability1) / 2)
+
+
+def _queries(flow: Tensor, size1: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor]:
+    inside = ((flow >= 0) & (flow < size1)).all(dim=-1)  # not where there is none
+    height, width = (side // grid * grid for side in flow.shape[1:3])
+    # (B, cells down, cells across, pixels of a cell), the nearest to the middle first.
+    cells = inside[:, :height, :width].unfold(1, grid, grid).unfold(2, grid, grid).flatten(3)
+    axis = torch.arange(grid, device=flow.device)
+    y, x = (values.flatten() for values in torch.meshgrid(axis, axis, indexing="ij"))
+    order = ((x - grid // 2) ** 2 + (y - grid // 2) ** 2).argsort(stable=True)
+    known = cells[..., order]
+    image, row, column = known.any(dim=-1).nonzero().unbind(dim=1)
+    pixel = order[known[image, row, column].to(torch.uint8).argmax(dim=-1)]
+    y, x = row * grid + pixel // grid, column * grid + pixel % grid
+    return image, torch.stack([x, y], dim=1) + 0.5, flow[image, y, x]
 
 
 def sampled(of: Described, image: Tensor, positions: Tensor, stride: int) -> tuple[Tensor, Tensor]:

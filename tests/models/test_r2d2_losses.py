@@ -75,7 +75,7 @@ def test_warping_is_that_of_one_point_after_the_other(seed: int) -> None:
 def test_cosine_loss_is_that_of_patches_one_by_one(zero_mean: bool) -> None:
     a, b = torch.rand(2, 2, 12, 16, generator=seeded(3), dtype=torch.float64)
     flow = random_flow(4, 2, 12, 16)
-    flow[0, :4, :4] = torch.nan  # a patch that is not seen
+    flow[0, :4, :4] = torch.nan  # patches that are not seen, or hardly
     there, mask = warped(b[:, None], flow)[:, 0], seen(flow, 12, 16)
     cosines = []
     for n in range(2):
@@ -84,13 +84,13 @@ def test_cosine_loss_is_that_of_patches_one_by_one(zero_mean: bool) -> None:
                 patch = n, slice(top, top + 4), slice(left, left + 4)
                 valid = mask[patch]
                 u, v = a[patch][valid], there[patch][valid]
-                if not len(u):
+                if len(u) < 4:
                     continue
                 if zero_mean:
                     u, v = u - u.mean(), v - v.mean()
                 length = u.norm() * v.norm()
                 cosines.append((u @ v / length).item() if length > 0 else 0.0)
-    assert len(cosines) == 2 * 5 * 7 - 1
+    assert 40 < len(cosines) < 2 * 5 * 7
     found = cosine_loss(a, b, flow, 4, zero_mean)
     assert found.item() == pytest.approx(1 - np.mean(cosines), abs=1e-9)
 

@@ -81,7 +81,6 @@ def test_the_neighbourhood_sampler_is_that_of_one_query_after_the_other(stride: 
     b = random_maps(2, 2, size // stride, size // stride)
     flow = random_flow(4, 2, size, size)
     rings = Rings(grid=8, positive=4.0, nearest=5.0, farthest=8.0)
-    found = neighbourhood_ranking(a, b, flow, stride, rings)
     reach = range(-8, 9)
     offsets = [(dx, dy) for dy in reach for dx in reach if dx % stride == dy % stride == 0]
 
@@ -92,10 +91,17 @@ def test_the_neighbourhood_sampler_is_that_of_one_query_after_the_other(stride: 
         return vector_at(of, n, u, v), value_at(of.reliability[n], u, v)
 
     row = 0
-    for n, y, x in itertools.product(range(2), range(4, size, 8), range(4, size, 8)):
+    flow[0, 4, 4] = torch.nan  # a neighbour is asked instead of it
+    found = neighbourhood_ranking(a, b, flow, stride, rings)
+    for n, top, left in itertools.product(range(2), range(0, size, 8), range(0, size, 8)):
+        known = [
+            ((y - top - 4) ** 2 + (x - left - 4) ** 2, y, x)
+            for y in range(top, top + 8)
+            for x in range(left, left + 8)
+            if flow[n, y, x].min() >= 0 and flow[n, y, x].max() < size
+        ]
+        _, y, x = min(known)
         u, v = flow[n, y, x].tolist()
-        if not (0 <= u < size and 0 <= v < size):
-            continue
         query, reliability = at(a, n, x + 0.5, y + 0.5)
         near = [at(b, n, u + dx, v + dy) for dx, dy in offsets if np.hypot(dx, dy) <= 4]
         similarities = [(query @ vector).item() for vector, _ in near]
@@ -119,7 +125,10 @@ def test_the_neighbourhood_sampler_is_that_of_one_query_after_the_other(stride: 
         np.testing.assert_allclose(sorted(values.tolist()), sorted(negatives), atol=1e-9)
         assert found.positive[row].nonzero().flatten().tolist() == [0]
         row += 1
-    assert row == len(found.similarities) > 5
+    assert row == len(found.similarities) == 18
+    sparse = torch.full_like(flow, torch.nan)
+    sparse[0, 3, 17] = flow[1, 12, 12]
+    assert len(neighbourhood_ranking(a, b, sparse, stride, rings).similarities) == 1
 
 
 def test_sampling_at_the_centres_gives_what_is_there() -> None:
