@@ -1,0 +1,1 @@
+"""Results -> findings and a report."""

@@ -1,0 +1,111 @@
+"""Which pairs a training of image networks sees: pictures, made-up ones, rooms, a COLMAP model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass as config_dataclass
+
+from sfm_match.spec import ConfigError
+from sfm_match.training.light import Light
+from sfm_match.training.pairs import Source
+from sfm_match.training.pictures import LICENCES, free_photographs, made_up, read_pictures
+from sfm_match.training.rendered import Rooms, rendering
+from sfm_match.training.tracked import Tracked, tracking
+from sfm_match.training.warps import Warps, warping
+from sfm_match.types import Image
+
+FREE = "free"
+"""The name of the photographs that come with packages."""
+
+Progress = Callable[[str, int], Callable[[int], object]]
+
+
+@config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class DataConfig:
+    """Options of the data.
+
+    Attributes:
+        size: side of a crop, in pixels; a multiple of 8.
+        photographs: share of pairs that are warped photographs.
+        made_up: share of pairs that are warped pictures which are computed.
+        num_made_up: how many of these there are.
+        rendered: share of pairs of views of rendered rooms.
+        num_rooms: how many rooms there are.
+        num_views: of a room.
+        model: a COLMAP model of the photographs, with points; empty for none.
+        tracked: share of pairs of its photographs.
+    """
+
+    size: Annotated[int, Field(ge=32, multiple_of=8)] = 192
+    photographs: NonNegativeFloat = 0.4
+    made_up: NonNegativeFloat = 0.3
+    num_made_up: PositiveInt = 30
+    rendered: NonNegativeFloat = 0.3
+    num_rooms: PositiveInt = 24
+    num_views: Annotated[int, Field(ge=2)] = 10
+    model: str = ""
+    tracked: NonNegativeFloat = 0.3
+
+
+def photographs_of(data: str) -> tuple[list[Image], list[str]]:
+    """Return the photographs of a folder, or the free ones, and what to say of them.
+
+    Raises:
+        ImageError: there is no such folder, or a picture that cannot be read.
+        ConfigError: the package of free ones is not installed.
+    """
+    if data == FREE:
+        return free_photographs(), [f"{name}: {licence}" for name, licence in LICENCES.items()]
+    pictures = read_pictures(Path(data))
+    return pictures, [f"{len(pictures)} photographs of {data}"]
+
+
+def sources_of(
+    photographs: Sequence[Image],
+    folder: str,
+    config: DataConfig,
+    seed: int,
+    progress: Progress,
+    light: Light | None = None,
+) -> tuple[list[tuple[Source, float]], list[str]]:
+    """Return sources of pairs with their shares, and what they are, a line each.
+
+    Args:
+        photographs: to be warped, and to hang in the rooms.
+        folder: where they are, for `model`.
+        config: which sources.
+        seed: of what is made up and of the rooms.
+        progress: shows the rendering.
+        light: what changes between two pictures; the default if None.
+
+    Raises:
+        ConfigError: there is no pair at all.
+        ModelError: the model cannot be used.
+    """
+    light = light or Light()
+    warps = Warps(size=config.size)
+    found: list[tuple[Source, float]] = []
+    said = []
+    if config.photographs:
+        found.append((warping(photographs, warps, light), config.photographs))
+        said.append(f"{len(photographs)} of these, warped")
+    if config.made_up:
+        pictures = made_up(seed, photographs, config.num_made_up)
+        found.append((warping(pictures, warps, light), config.made_up))
+        said.append(f"{len(pictures)} pictures computed by this package, partly from them")
+    if config.rendered:
+        rooms = Rooms(num=config.num_rooms, views=config.num_views, size=config.size)
+        advance = progress("render", rooms.num)
+        found.append((rendering(photographs, rooms, light, seed, advance), config.rendered))
+        said.append(f"{rooms.num * rooms.views} views of {rooms.num} rooms, with them on the walls")
+    if config.model and config.tracked:
+        tracked = Tracked(size=config.size)
+        found.append((tracking(Path(config.model), Path(folder), tracked, light), config.tracked))
+        said.append(f"the tracks of {config.model}")
+    if not found:
+        raise ConfigError("all shares of the data are 0; set photographs, made_up or rendered")
+    return found, said
