@@ -14,12 +14,13 @@ class Checkpoint:
     Attributes:
         name: what options call it.
         url: where its authors publish it.
-        sha256: 64 hexadecimal digits, lower case.
-        size: in bytes.
+        sha256: 64 hexadecimal digits, lower case; empty where only its MD5 is published.
+        size: in bytes; 0 where it is not published.
         licence: SPDX identifier, or the licence's name.
         commercial: whether the licence allows commercial use.
         paper: authors, title, venue and year.
         filename: its name in the folders that are searched.
+        md5: 32 hexadecimal digits, lower case, where there is no SHA-256.
     """
 
     name: str
@@ -30,6 +31,22 @@ class Checkpoint:
     commercial: bool
     paper: str
     filename: str
+    md5: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What its file is known by: its SHA-256, or ``md5:`` and its MD5."""
+        return self.sha256 or f"md5:{self.md5}"
+
+    @property
+    def digest_text(self) -> str:
+        """Its digest and what kind it is, for people."""
+        return f"SHA-256 {self.sha256}" if self.sha256 else f"MD5 {self.md5}"
+
+    @property
+    def size_text(self) -> str:
+        """Its size, for people."""
+        return f"{self.size / 1e6:.1f} MB" if self.size else "of unknown size"
 
 
 def _r2d2(name: str, filename: str, size: int, sha256: str) -> Checkpoint:
@@ -72,6 +89,32 @@ def _lightglue(features: str, size: int, sha256: str) -> Checkpoint:
         paper="Lindenberger, Sarlin, Pollefeys: "
         "LightGlue: Local Feature Matching at Light Speed, ICCV 2023",
         filename=filename,
+    )
+
+
+_GRAPH_MATCHING_PAPERS = {
+    "ngm": "Wang, Yan, Yang: Neural Graph Matching Network, TPAMI 2022",
+    "pca-gm": "Wang, Yan, Yang: "
+    "Learning Combinatorial Embedding Networks for Deep Graph Matching, ICCV 2019",
+    "ipca-gm": "Wang, Yan, Yang: Combinatorial Learning of Robust Deep Graph Matching: "
+    "an Embedding based Approach, TPAMI 2020",
+    "cie": "Yu, Wang, Yan, Li: Learning Deep Graph Matching with Channel-Independent Embedding "
+    "and Hungarian Attention, ICLR 2020",
+}
+
+
+def _pygmtools(solver: str, data: str, md5: str, *, size: int = 0, sha256: str = "") -> Checkpoint:
+    filename = f"{solver.replace('-', '_')}_{data}_pytorch.pt"
+    return Checkpoint(
+        name=f"{solver}-{data}",
+        url=f"https://huggingface.co/heatingma/pygmtools/resolve/main/{filename}",
+        sha256=sha256,
+        size=size,
+        licence="MulanPSL-2.0",
+        commercial=True,
+        paper=_GRAPH_MATCHING_PAPERS[solver],
+        filename=filename,
+        md5=md5,
     )
 
 
@@ -144,6 +187,37 @@ _PUBLISHED = (
         "arXiv:2202.00770, 2022",
         filename="coarse_loftr_teacher.pt",
     ),
+    Checkpoint(
+        name="vgg16-bn",
+        url="https://download.pytorch.org/models/vgg16_bn-6c64b313.pth",
+        sha256="6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
+        size=553_507_836,
+        licence="BSD-3-Clause",
+        commercial=True,
+        paper="Simonyan, Zisserman: "
+        "Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015",
+        filename="vgg16_bn-6c64b313.pth",
+    ),
+    _pygmtools(
+        "ngm",
+        "voc",
+        "60dbc7cc882fd88de4fc9596b7fb0f4a",
+        size=23_119,
+        sha256="9d341acbd09a22fa3a9a64d3d0a4bc7580ce828738629a182c99b20b9e121164",
+    ),
+    _pygmtools(
+        "ngm",
+        "willow",
+        "dd13498bb385df07ac8530da87b14cd6",
+        size=23_119,
+        sha256="38b1815f71bbd0493179fa134b8c8c0864282f1d5e3b77f2440dc5d6c4451369",
+    ),
+    _pygmtools("pca-gm", "voc", "05924bffc97c9773fda233317c8169d7"),
+    _pygmtools("pca-gm", "willow", "db4fe01e9ba1911c1e22f034e2087b7a"),
+    _pygmtools("ipca-gm", "voc", "572da07231ea436ba174fde332f2ae6c"),
+    _pygmtools("ipca-gm", "willow", "d9febe4f567bf5a93430b42b11ebd302"),
+    _pygmtools("cie", "voc", "187916041d9454aecedfd1d09c197f29"),
+    _pygmtools("cie", "willow", "47cf8f5176a3d17faed96f30fa14ecf4"),
 )
 
 CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType({c.name: c for c in _PUBLISHED})

@@ -16,7 +16,8 @@ A plugin is a module with
   the machine before the fingerprint is taken, or raises `ConfigError` where the inputs do not fit;
 - optionally ``LIBRARIES``, the distributions that do the work: their versions are part of the
   fingerprint;
-- ``build(config, device, inputs) -> component``.
+- ``build(config, device, inputs) -> component``; an extractor's may have a method
+  ``dense(image)``, which gives `sfm_match.models.dense.DenseMaps` for pictures.
 
 Built-in plugins are the modules of the package of their kind; other distributions register theirs
 under the entry-point group ``sfm_match.<kind>``. Nothing lists them a second time.
@@ -137,6 +138,15 @@ def fingerprint(payload: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the weights that it names, nor those of a component inside it."""
+    return {
+        name: _without_weights(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name != "weights"
+    }
+
+
 @dataclass(frozen=True)
 class Spec:
     """Which component, with which settings, fed by what. Picklable.
@@ -188,8 +198,8 @@ class Spec:
             resolve = getattr(module, "resolve", None)
             config = resolve(config, inputs) if resolve else config
             named = getattr(config, "weights", None)
-            if named == "" and kind != "extractors" and not inputs:
-                named = None  # which weights a matcher needs may be open until something feeds it
+            if named == "" and kind != "extractors":
+                named = None  # it needs none, or which is open until something feeds it
             digest = None if named is None else weights.digest(named)
         except LookupError as error:
             raise ConfigError(f"{where}: {error}") from None
@@ -219,7 +229,7 @@ class Spec:
             "kind": self.kind,
             "name": self.name,
             "version": self.version,
-            "config": {k: v for k, v in self.config.items() if k != "weights"},
+            "config": _without_weights(self.config),
             "weights": self.weights,
             "libraries": dict(self.libraries),
             "inputs": [spec.payload for spec in self.inputs],

@@ -1,7 +1,7 @@
-"""Checkpoints: name -> URL, SHA-256, size and licence -> a verified file on this machine.
+"""Checkpoints: name -> URL, digest, size and licence -> a verified file on this machine.
 
-A file that is looked up by name is used only when its SHA-256 is the registered one; a file that
-the user names by its path is taken as it is. Nothing is unpickled here.
+A file that is looked up by name is used only with the registered digest (SHA-256, or else MD5); a
+file that the user names by its path is taken as it is. Nothing is unpickled here.
 """
 
 from __future__ import annotations
@@ -46,12 +46,7 @@ TIMEOUT_SECONDS = 30.0  # without a byte from the server
 CHUNK_BYTES = 1 << 16
 
 _RETRIED_STATUS = frozenset({408, 416, 429})  # and 5xx; other HTTP errors are final
-_NETWORK_ERRORS = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-)
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 class WeightsError(RuntimeError):
@@ -125,14 +120,16 @@ def find(
 
 
 def digest(name_or_path: str) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of a checkpoint; a registered one needs no file.
+    """Return the SHA-256 of a checkpoint in hexadecimal; a registered one needs no file.
+
+    Where its authors publish no SHA-256, it is ``md5:`` and its MD5.
 
     Raises:
         LookupError: neither the name of a checkpoint nor a file; the message lists the names.
         WeightsError: it has a licence that is not allowed here (see `ENV_PERMISSIVE_ONLY`).
     """
     checkpoint = CHECKPOINTS.get(name_or_path)
-    found = _file_digest(_user_file(name_or_path)) if checkpoint is None else checkpoint.sha256
+    found = _file_digest(_user_file(name_or_path)) if checkpoint is None else checkpoint.digest
     _check_licence(found, permissive_only=False)
     return found
 
@@ -149,8 +146,8 @@ def _user_file(name_or_path: str) -> Path:
     )
 
 
-def _check_licence(sha256: str, permissive_only: bool) -> None:
-    checkpoint = {c.sha256: c for c in CHECKPOINTS.values()}.get(sha256)
+def _check_licence(digest: str, permissive_only: bool) -> None:
+    checkpoint = {c.digest: c for c in CHECKPOINTS.values()}.get(digest)
     permissive_only = permissive_only or os.environ.get(ENV_PERMISSIVE_ONLY) == "1"
     if not permissive_only or checkpoint is None or checkpoint.commercial:
         return
@@ -177,11 +174,19 @@ def _file_digest(path: Path) -> str:
     return _sha256_of_state(path.absolute(), state.st_size, state.st_mtime_ns)
 
 
+def _digest_as_of(checkpoint: Checkpoint, path: Path) -> str:
+    """Return a file's digest of the kind that is registered for a checkpoint."""
+    if checkpoint.sha256:
+        return _file_digest(path)
+    with path.open("rb") as file:
+        return f"md5:{hashlib.file_digest(file, 'md5').hexdigest()}"
+
+
 def _verify(path: Path, checkpoint: Checkpoint) -> None:
-    got = _file_digest(path)
-    if got != checkpoint.sha256:
+    got = _digest_as_of(checkpoint, path)
+    if got != checkpoint.digest:
         raise WeightsError(
-            f"{path} is not the checkpoint {checkpoint.name}: expected SHA-256 {checkpoint.sha256} "
+            f"{path} is not the checkpoint {checkpoint.name}: expected {checkpoint.digest_text} "
             f"({checkpoint.size} bytes), got {got} ({path.stat().st_size} bytes). Delete the file "
             f"to have it searched elsewhere and downloaded from {checkpoint.url}; to use it as it "
             "is, give its path in place of the name"
@@ -192,7 +197,7 @@ def _missing(checkpoint: Checkpoint, reason: str, folders: list[Path]) -> str:
     places = "".join(f"\n  {folder / checkpoint.filename}" for folder in folders)
     return (
         f"the checkpoint {checkpoint.name} is missing: {reason}. Fetch {checkpoint.url} "
-        f"({checkpoint.size / 1e6:.1f} MB) where there is a network, and put it at one of{places}\n"
+        f"({checkpoint.size_text}) where there is a network, and put it at one of{places}\n"
         f"or in a folder that the environment variable {ENV_FOLDERS} names"
     )
 
@@ -225,15 +230,15 @@ def _download(checkpoint: Checkpoint, target: Path, progress: bool) -> None:
                 raise
             time.sleep(RETRY_SECONDS * 2**attempt)
             continue
-        got = _sha256(part)
-        if got == checkpoint.sha256:
+        got = _digest_as_of(checkpoint, part)
+        if got == checkpoint.digest:
             part.replace(target)
             return
         part.unlink()
         if last or not resumed:  # else the old part may have been at fault: fetch all of it again
             raise WeightsError(
                 f"{checkpoint.url} is not the checkpoint {checkpoint.name} any more: expected "
-                f"SHA-256 {checkpoint.sha256}, got {got}. Nothing was kept. A proxy may have "
+                f"{checkpoint.digest_text}, got {got}. Nothing was kept. A proxy may have "
                 "altered it or its authors replaced it: try again on another network, upgrade "
                 f"sfm-match, or put the right {checkpoint.filename} into {target.parent}"
             )
@@ -253,7 +258,7 @@ def _fetch(checkpoint: Checkpoint, part: Path, progress: bool) -> bool:
         OSError, http.client.HTTPException: as urllib has them; `part` keeps what has arrived.
     """
     have = part.stat().st_size if part.exists() else 0
-    if have >= checkpoint.size:
+    if 0 < checkpoint.size <= have:
         return True
     request = urllib.request.Request(checkpoint.url, headers={"User-Agent": "sfm-match"})
     if have:
@@ -279,21 +284,16 @@ def _append(
     progress: bool,
 ) -> None:
     """Write the response after the first `have` bytes of `part` and flush it to the disk."""
-    bar = tqdm(
-        desc=checkpoint.filename,
-        total=checkpoint.size,
-        initial=have,
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-    )
+    size = checkpoint.size or have + (response.length or 0)  # what the server says
+    name, quiet = checkpoint.filename, not progress
+    bar = tqdm(desc=name, total=size, initial=have, unit="B", unit_scale=True, disable=quiet)
     with bar, part.open("ab" if have else "wb") as file:
         # One byte more than expected is enough to know that it is another file.
-        while have <= checkpoint.size and (chunk := response.read(CHUNK_BYTES)):
+        while have <= size and (chunk := response.read(CHUNK_BYTES)):
             file.write(chunk)
             bar.update(len(chunk))
             have += len(chunk)
         file.flush()
         os.fsync(file.fileno())
-    if have < checkpoint.size:
-        raise ConnectionError(f"{checkpoint.url} ended after {have} of {checkpoint.size} bytes")
+    if have < size:
+        raise ConnectionError(f"{checkpoint.url} ended after {have} of {size} bytes")

@@ -40,5 +40,6 @@ def format_components(found: dict[str, Any]) -> str:
     lines.append("weights:")
     for name, checkpoint in found["weights"].items():
         use = "" if checkpoint["commercial"] else ", not for commercial use"
-        lines.append(f"  {name}  {checkpoint['licence']}{use}, {checkpoint['size'] / 1e6:.1f} MB")
+        size = CHECKPOINTS[name].size_text
+        lines.append(f"  {name}  {checkpoint['licence']}{use}, {size}")
     return "\n".join(lines)

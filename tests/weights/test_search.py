@@ -167,6 +167,24 @@ def test_the_environment_may_name_several_folders(
     assert weights.search_folders()[:2] == folders
 
 
+def test_where_only_an_md5_is_published_it_is_what_a_file_is_known_by(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = register(server.url, monkeypatch)
+    md5 = hashlib.md5(PAYLOAD).hexdigest()
+    checkpoint = dataclasses.replace(checkpoint, sha256="", size=0, md5=md5)
+    monkeypatch.setattr(weights, "CHECKPOINTS", {"net-8": checkpoint})
+    assert weights.digest("net-8") == f"md5:{md5}"
+    with pytest.raises(WeightsError, match=rf"Fetch {server.url} \(of unknown size\)"):
+        find(download=False)
+    server.cuts = [100_000]  # and goes on from there
+    assert find().read_bytes() == PAYLOAD
+    assert server.starts == [0, 100_000]
+    put(tmp_path, b"something else")
+    with pytest.raises(WeightsError, match=f"net-8: expected MD5 {md5} .* got md5:[0-9a-f]{{32}}"):
+        find(weights_dir=tmp_path)
+
+
 @pytest.mark.usefixtures("checkpoint")
 def test_a_permissive_licence_is_allowed() -> None:
     assert find(permissive_only=True).read_bytes() == PAYLOAD
@@ -186,11 +204,14 @@ def test_the_registry_is_sound() -> None:
     } <= set(checkpoints)
     for name, checkpoint in checkpoints.items():
         assert checkpoint.name == name
-        assert re.fullmatch("[0-9a-f]{64}", checkpoint.sha256)
+        if checkpoint.sha256:
+            assert re.fullmatch("[0-9a-f]{64}", checkpoint.sha256)
+            assert checkpoint.size > 0
+        else:
+            assert re.fullmatch("[0-9a-f]{32}", checkpoint.md5)
         assert checkpoint.url.startswith("https://")
         assert checkpoint.commercial == ("-NC-" not in checkpoint.licence)
-        assert checkpoint.size > 0
-    for field in ("sha256", "url", "filename"):
+    for field in ("digest", "url", "filename"):
         assert len({getattr(c, field) for c in checkpoints.values()}) == len(checkpoints)
     with pytest.raises(dataclasses.FrozenInstanceError):
         checkpoints["aliked-n16"].licence = "MIT"  # type: ignore[misc]
