@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sfm_match import weights
-from sfm_match.spec import KINDS, Spec, load_plugin, plugin_names
+from sfm_match.spec import KINDS, ConfigError, Spec, load_plugin, plugin_names
 from sfm_match.types import Extractor
+from tests.generative_graph_weights import untrained_weights
+from tests.matchnet_weights import distance_weights
 
 EXTRACTORS = plugin_names("extractors")
 SPARSE_MATCHERS = [
@@ -22,10 +24,33 @@ SPARSE_MATCHERS = [
 PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 
 
+def required(kind: str, name: str) -> dict[str, Any]:
+    """Return the options that a component cannot be without."""
+    if (kind, name) == ("matchers", "generative_graph"):
+        return {"weights": str(untrained_weights())}
+    if (kind, name) != ("extractors", "matchnet"):
+        return {}
+    # Few keypoints, because the network takes a millisecond for each.
+    detector = {"name": "sift", "max_keypoints": 500}
+    return {"weights": str(distance_weights()), "detector": detector}
+
+
+def source(kind: str, name: str) -> Spec:
+    """Return an extractor whose features a component takes."""
+    for extractor in ("sift", *EXTRACTORS):
+        found = Spec.parse("extractors", extractor, required("extractors", extractor))
+        try:
+            Spec.parse(kind, name, required(kind, name), (found,))
+        except ConfigError:
+            continue
+        return found
+    raise AssertionError(f"{name} takes the features of none of {EXTRACTORS}")
+
+
 def parse(kind: str, name: str, inputs: tuple[Spec, ...] = (), **options: Any) -> Spec:
     """Return a spec; skip where its checkpoint is not on this machine."""
-    found = Spec.parse(kind, name, options, inputs)
-    if "weights" in found.config:
+    found = Spec.parse(kind, name, required(kind, name) | options, inputs)
+    if found.config.get("weights"):
         checkpoint(found.config["weights"])
     return found
 

@@ -15,10 +15,8 @@ from pydantic import ValidationError
 from sfm_match import spec as spec_module
 from sfm_match import weights
 from sfm_match.spec import ConfigError, Spec, load_plugin, plugin_names
-from tests.components import EXTRACTORS, PLUGINS, SPARSE_MATCHERS, options_of
+from tests.components import EXTRACTORS, PLUGINS, SPARSE_MATCHERS, options_of, required, source
 from tests.pictures import noise_picture
-
-SOURCE = Spec("extractors", "sift", 1, {})
 
 # --- modules --------------------------------------------------------------------------------------
 
@@ -65,7 +63,7 @@ def test_its_settings_are_frozen_documented_and_complete(kind: str, name: str) -
 def other_value(kind: str, name: str, option: str) -> Any:
     """Return a value of an option that is allowed and does not mean its default."""
     config_type = load_plugin(kind, name).Config
-    default = Spec.parse(kind, name).config[option]
+    default = Spec.parse(kind, name, required(kind, name)).config[option]
     literals: list[Any] = []
     annotations = [get_type_hints(config_type)[option]]
     while annotations:
@@ -74,9 +72,9 @@ def other_value(kind: str, name: str, option: str) -> Any:
         annotations += parts
         literals += [part for part in parts if isinstance(part, str)]
     names = list(weights.CHECKPOINTS) if option == "weights" else []
-    for value in (*literals, *names, True, False, 1, 2, 0.5, 0.25, 1.5):
+    for value in (*literals, *names, True, False, 1, 2, 0.5, 0.25, 1.5, "aliked"):
         try:
-            found = Spec.parse(kind, name, {option: value}).config[option]
+            found = Spec.parse(kind, name, required(kind, name) | {option: value}).config[option]
         except ConfigError:
             continue
         if found != default:
@@ -86,14 +84,16 @@ def other_value(kind: str, name: str, option: str) -> Any:
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_the_fingerprint_follows_every_setting_and_input(kind: str, name: str) -> None:
+    needed, extractor = required(kind, name), source(kind, name)
     specs = [
-        Spec.parse(kind, name),
-        Spec.parse(kind, name, inputs=(SOURCE,)),
-        Spec.parse(kind, name, inputs=(dataclasses.replace(SOURCE, version=2),)),
-        dataclasses.replace(Spec.parse(kind, name), version=1000),
+        Spec.parse(kind, name, needed),
+        Spec.parse(kind, name, needed, (extractor,)),
+        Spec.parse(kind, name, needed, (dataclasses.replace(extractor, version=1000),)),
+        dataclasses.replace(Spec.parse(kind, name, needed), version=1000),
     ]
     for option in sorted(options_of(kind, name)):
-        specs.append(Spec.parse(kind, name, {option: other_value(kind, name, option)}))
+        changed = needed | {option: other_value(kind, name, option)}
+        specs.append(Spec.parse(kind, name, changed))
     assert len({spec.fingerprint for spec in specs}) == len(specs)
     assert pickle.loads(pickle.dumps(specs[0])).fingerprint == specs[0].fingerprint
 

@@ -16,6 +16,7 @@ from sfm_match.stages.recipe import (
     recipe_for,
     recipe_names,
 )
+from tests.components import required
 
 MINIMAL = '[features]\nname = "sift"\n[matcher]\nname = "nearest"\n'
 
@@ -25,7 +26,8 @@ MINIMAL = '[features]\nname = "sift"\n[matcher]\nname = "nearest"\n'
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_packaged_recipe_loads(name: str, tmp_path: Path) -> None:
-    recipe = Recipe.load(name)
+    extractor = read_tables(name).get("features", {}).get("name", "none")
+    recipe = Recipe.load(name, features=required("extractors", extractor))
     assert recipe.tables["description"].strip()
     if recipe.tracks is None:
         assert recipe.matcher.inputs == (recipe.features,)
