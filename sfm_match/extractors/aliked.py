@@ -19,6 +19,7 @@ from torch.nn import functional
 from sfm_match import weights
 from sfm_match.geometry.raster import shrink
 from sfm_match.models.aliked import FoldedAliked, load_network
+from sfm_match.models.dense import STEP, DenseMaps, dense_maps
 from sfm_match.models.sampling import corners
 from sfm_match.spec import Spec
 from sfm_match.types import Extractor, Features, Image
@@ -121,15 +122,13 @@ class _Aliked:
     @torch.inference_mode()
     def __call__(self, image: Image) -> Features:
         full_size = np.array(image.shape[1::-1], np.int32)
-        small = shrink(image, self.config.resize or None)
-        if small.ndim == 2:
-            small = np.repeat(small[:, :, None], 3, axis=2)
-        dense = self.network.dense(torch.from_numpy(np.ascontiguousarray(small)).to(self.device))
+        small = self._small(image)
+        dense = self.network.dense(small)
         pixels = maxima(dense.scores, self.config.min_score, self.config.max_keypoints)
         positions = refine(dense.scores, pixels)
         # Of what float16 rounds off, cosines of descriptors lose 1e-4 or so.
         descriptors = self.network.describe(dense, positions).half()
-        height, width = small.shape[:2]
+        height, width = dense.scores.shape
         centres = positions + 0.5 - positions.new_tensor(self.offset)
         return Features(
             keypoints=centres.clamp(positions.new_zeros(2), positions.new_tensor([width, height]))
@@ -137,8 +136,27 @@ class _Aliked:
             .numpy(),
             scores=_sampled(dense.scores, positions).cpu().numpy(),
             descriptors=descriptors.cpu().numpy(),
-            image_size=np.array(small.shape[1::-1], np.int32),
+            image_size=np.array([width, height], np.int32),
         ).resized(full_size)
+
+    @torch.inference_mode()
+    def dense(self, image: Image) -> DenseMaps:
+        """Return the scores of all pixels, and the features that descriptors are made from."""
+        dense = self.network.dense(self._small(image))
+        height, width = dense.scores.shape
+        rows = torch.arange(0, height, STEP, device=self.device)
+        columns = torch.arange(0, width, STEP, device=self.device)
+        features = [
+            self.network.features_at(dense, row.expand(len(columns)), columns) for row in rows
+        ]
+        return dense_maps(torch.stack(features), score=dense.scores)
+
+    def _small(self, image: Image) -> Tensor:
+        """Return the image in colour, in the size that the network sees it in, (H, W, 3)."""
+        small = shrink(image, self.config.resize or None)
+        if small.ndim == 2:
+            small = np.repeat(small[:, :, None], 3, axis=2)
+        return torch.from_numpy(np.ascontiguousarray(small)).to(self.device)
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:

@@ -27,7 +27,7 @@ from sfm_match.types import Features, Matcher, Matches, View
 
 __all__ = ["CONCURRENT", "LICENCE", "NEEDS", "VERSION", "Config", "build", "resolve"]
 
-VERSION = 1
+VERSION = 2
 NEEDS = frozenset({"features"})
 CONCURRENT = True
 LICENCE = "Apache-2.0"
@@ -61,18 +61,15 @@ class _Graph:
 
     def encode(self, view: View) -> Encoded:
         assert view.features is not None
-        if self.inner is not None:
-            rows = torch.arange(len(view.features), device=self.device)
-            keypoints = place_keypoints(view.features, self.device)
-            return Encoded(keypoints, rows, None, self.inner.encode(view))
         kept = _with_finite_descriptors(view.features)
         features = view.features.take(kept)
-        return Encoded(
-            place_keypoints(features, self.device),
-            torch.from_numpy(kept).to(self.device),
-            encode_descriptors(torch.from_numpy(features.descriptors).to(self.device)),
-            None,
-        )
+        keypoints = place_keypoints(features, self.device)
+        rows = torch.from_numpy(kept).to(self.device)
+        if self.inner is not None:
+            inner = self.inner.encode(view._replace(features=features))
+            return Encoded(keypoints, rows, None, inner)
+        descriptors = torch.from_numpy(features.descriptors).to(self.device)
+        return Encoded(keypoints, rows, encode_descriptors(descriptors), None)
 
     @torch.inference_mode()
     def match(self, pairs: Sequence[tuple[Encoded, Encoded]]) -> list[Matches]:

@@ -166,7 +166,7 @@ class FoldedAliked:
             scores[rows] = found[..., 0]
         return scores
 
-    def _features_at(self, dense: Dense, rows: Tensor, columns: Tensor) -> Tensor:
+    def features_at(self, dense: Dense, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the features (P, C), of length 1, at pixels of the image, int64 (P,)."""
         rows, columns = rows + dense.top, columns + dense.left
         pixels = rows * dense.full.shape[1] + columns
@@ -188,14 +188,14 @@ class FoldedAliked:
             for side, size in zip(keypoints.unbind(1), (width, height), strict=True)
         )
         rows, columns = rows.repeat_interleave(3, dim=1), columns.repeat(1, 3)
-        patches = self._features_at(dense, rows.flatten(), columns.flatten()).view(num, -1)
+        patches = self.features_at(dense, rows.flatten(), columns.flatten()).view(num, -1)
         # 2. Where to sample: (N, M), (N, M).
         farthest = max(height, width) / 4
         moves = self._moves(functional.selu_(self._patch(patches))).clamp_(-farthest, farthest)
         x, y = (keypoints[:, :, None] + moves.view(num, 2, -1)).unbind(1)
         # 3. The samples, from four pixels each: (N, M, C).
         columns, rows, weights = corners(x, y, width, height)
-        pixels = self._features_at(dense, rows.flatten(), columns.flatten())
+        pixels = self.features_at(dense, rows.flatten(), columns.flatten())
         order = torch.arange(len(pixels), device=pixels.device).view_as(rows)
         samples = weighted_rows(pixels, order, weights)
         # 4. Each is projected, and all are mixed: (N, M * C) -> (N, D).

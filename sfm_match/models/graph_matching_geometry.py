@@ -15,6 +15,7 @@ from sfm_match.models.graph_matching_config import Config
 from sfm_match.types import ArrayF32, Features
 
 _HISTOGRAM_SMOOTHINGS = 2
+_MEDIANS = 4
 
 
 @dataclass(frozen=True)
@@ -220,12 +221,16 @@ def vote_for_prior(
     )
     log_scale = (peak[0] + 0.5) * scale_bin - limit
     angle = (peak[1] + 0.5) * angle_bin - math.pi
-    offsets = wrapped(angles - angle)
-    near = (log_scales - log_scale).abs() < config.prior_scale_window
-    near &= offsets.abs() < math.radians(config.prior_angle_window)
-    if not bool(near.any()):
-        return Prior(log_scale, angle)
-    return Prior(float(log_scales[near].median()), angle + float(offsets[near].median()))
+    # From median to median, until where the bin lay does not matter.
+    for _ in range(_MEDIANS):
+        offsets = wrapped(angles - angle)
+        near = (log_scales - log_scale).abs() < config.prior_scale_window
+        near &= offsets.abs() < math.radians(config.prior_angle_window)
+        if not bool(near.any()):
+            break
+        log_scale = float(log_scales[near].quantile(0.5))
+        angle += float(offsets[near].quantile(0.5))
+    return Prior(log_scale, angle)
 
 
 def _highest_bin(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Graph matching against nearest neighbours and AdaLAM, on pairs of images with true poses.
 
     python -m tests.benchmarks.bench_graph SCENE [FEATURES ...] [--max-angle DEGREES]
+        [--generative WEIGHTS]
 
 SCENE is a folder with `images` and `gt`, a COLMAP model. FEATURES are some of sift4000, sift1000,
 r2d2 and aliked, or all of them. A match is correct within 2 px of the true epipolar lines of both
@@ -168,5 +169,8 @@ if __name__ == "__main__":
     parser.add_argument("scene", type=Path)
     parser.add_argument("features", nargs="*", default=list(FEATURES))
     parser.add_argument("--max-angle", type=float, default=180.0)
+    parser.add_argument("--generative", help="weights of generative_graph for these features")
     arguments = parser.parse_args()
+    if arguments.generative:
+        MATCHERS["generative graph"] = ("generative_graph", {"weights": arguments.generative})
     main(arguments.scene, arguments.features, arguments.max_angle)

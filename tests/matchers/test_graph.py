@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfm_match import Recipe
+from sfm_match.geometry.raster import shrink
 from sfm_match.io.images import read_image
 from sfm_match.matchers import graph, nearest
 from sfm_match.spec import ConfigError, Spec
@@ -273,13 +274,18 @@ def test_turned_and_scaled_photographs_match_as_well(test_data: Path) -> None:
     pictures = test_data / "rotations"
     extractor = Spec.parse("extractors", "sift", {"max_keypoints": 1000}).build()
     left, upright, quarter, half = (
-        extractor(read_image(pictures / f"sacre_coeur_{name}.jpg").pixels)
+        read_image(pictures / f"sacre_coeur_{name}.jpg").pixels
         for name in ("A", "B", "B90", "B180")
     )
-    num = len(match(left, upright))
+    a, b = extractor(left), extractor(upright)
+    num = len(match(a, b))
     assert num > 150
-    for other in (quarter, half, upright.resized((0.6 * SIZE).astype(np.int32))):
-        assert 0.9 * num <= len(match(left, other)) <= 1.1 * num
+    for other in (quarter, half):
+        assert 0.9 * num <= len(match(a, extractor(other))) <= 1.1 * num
+    # Of a smaller picture SIFT finds fewer and other keypoints: it is their share that stays.
+    small = [extractor(shrink(p, round(0.6 * max(p.shape)))) for p in (upright, quarter, half)]
+    share = sum(len(match(a, found)) for found in small) / sum(map(len, small))
+    assert 0.9 * num / len(b) <= share <= 1.1 * num / len(b)
 
 
 @pytest.mark.gpu
