@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
 from sfm_match.models.assignment import mutual_maxima
+from sfm_match.models.descriptors import finite_or_zero
 from sfm_match.spec import Spec
 from sfm_match.types import Matcher, Matches, View
 
@@ -48,7 +49,7 @@ class _DualSoftmax:
 
     def encode(self, view: View) -> Tensor:
         assert view.features is not None
-        values = torch.from_numpy(view.features.descriptors).to(self.device).float()
+        values = finite_or_zero(torch.from_numpy(view.features.descriptors).to(self.device))
         # So that products of two are cosines over the temperature.
         return torch.nn.functional.normalize(values, dim=1) / math.sqrt(self.config.temperature)
 

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match import weights
 from sfm_match.models import lightglue
+from sfm_match.models.descriptors import finite_or_zero
 from sfm_match.models.lightglue import EncodedImage
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.types import Features, Matcher, Matches, View
@@ -91,7 +92,7 @@ class _LightGlue:
             self.network,
             torch.from_numpy(features.keypoints).to(self.device),
             torch.from_numpy(features.image_size).to(self.device),
-            torch.from_numpy(features.descriptors).to(self.device).float(),
+            finite_or_zero(torch.from_numpy(features.descriptors).to(self.device)),
             self._scales_and_orientations(features),
         )
 

@@ -62,13 +62,21 @@ def _int8_product_is_exact() -> bool:
     return bool(torch.equal(torch._int_mm(a, b).long(), a.long() @ b.long()))
 
 
+def finite_or_zero(descriptors: Tensor) -> Tensor:
+    """Return descriptors (N, D) as float32; those with a value that is not finite are zeros."""
+    values = descriptors.float()
+    finite = values.isfinite().all(dim=1, keepdim=True)
+    return values if finite.all() else values.where(finite, 0.0)
+
+
 def encode_descriptors(descriptors: Tensor) -> Descriptors:
     """Normalise descriptors (N, D); byte-valued ones on a CPU are multiplied as integers.
 
     SIFT's are bytes over 512, of norm 512 as near as bytes can be: their products are exact
-    integers, and several times as fast.
+    integers, and several times as fast. A descriptor that has a value which is not finite becomes
+    zeros: it is like nothing, and keeps no other from its match.
     """
-    values = descriptors.float()
+    values = finite_or_zero(descriptors)
     if values.device.type == "cpu" and len(values) and _int8_product_is_exact():
         scaled = values * _BYTES_PER_UNIT
         if _are_bytes(scaled):

@@ -128,3 +128,17 @@ def test_a_pair_is_matched_alike_alone_again_and_among_others(name: str) -> None
         (alone,) = fed(name).match(pair)
         np.testing.assert_array_equal(alone.indices, matches.indices)
         np.testing.assert_allclose(alone.scores, matches.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPARSE_MATCHERS)
+def test_a_descriptor_that_is_no_number_keeps_no_other_from_its_match(name: str) -> None:
+    (left, image), (right, right_image) = features_of(name, 0), features_of(name, 60)
+    descriptors = left.descriptors.astype(np.float32)
+    descriptors[5] = np.nan
+    broken = dataclasses.replace(left, descriptors=descriptors.astype(left.descriptors.dtype))
+    other = fed(name).encode(right, right_image)
+    (matches,) = fed(name).match((fed(name).encode(left, image), other))
+    (found,) = fed(name).match((fed(name).encode(broken, image), other))
+    expected = {match for match in as_set(matches) if match[0] != 5}
+    kept = {match for match in as_set(found) if match[0] != 5}
+    assert len(expected & kept) >= 0.9 * len(expected)
