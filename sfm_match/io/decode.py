@@ -26,6 +26,7 @@ from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sfm_match.io.exif import (
@@ -183,7 +184,8 @@ def _decode_pillow(image: ImageFile, path: Path) -> Pixels:
         if image.mode.startswith("I;16"):
             return np.asarray(image).astype(np.uint16)
         if image.mode == "I":
-            return np.asarray(image, np.int32)
+            pixels = np.asarray(image, np.int32)
+            return pixels.astype(np.uint16) if isinstance(image, PpmImageFile) else pixels
         if image.has_transparency_data:
             return _in_strips(image, "RGBA", _over_black)
         return _in_strips(image, "L" if image.mode in ("1", "L") else "RGB", np.asarray)

@@ -24,6 +24,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import IFDRational, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -132,8 +133,10 @@ def _plugin(start: bytes, path: Path) -> type[ImageFile]:
         return WebPImageFile
     if start[:2] == b"BM":
         return BmpImageFile
+    if start[:2] in (b"P5", b"P6"):
+        return PpmImageFile
     raise ImageError(
-        f"{path}: is not a JPEG, PNG, TIFF, BMP or WebP file (it starts with {start[:8]!r})"
+        f"{path}: is not a JPEG, PNG, TIFF, BMP, PPM or WebP file (it starts with {start[:8]!r})"
     )
 
 

@@ -33,7 +33,7 @@ __all__ = [
     "read_mask",
 ]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".webp")
 """The suffixes of image files, in any letter case."""
 
 

@@ -4,7 +4,7 @@ A line has 38 values: two image names; two rotations, from 0 to 3; K of the firs
 image, 9 values each; and T, 16 values, which takes points of the first camera to the second. All
 matrices are row by row. K and T are of the image as its file holds it; a rotation r says that the
 picture is upright once turned counter-clockwise by r quarter turns, and serves extraction only.
-K has the centre of the first pixel at (0, 0), as is usual in such lists (ScanNet's, MegaDepth's).
+K has the centre of the first pixel at (0, 0), as is usual in such lists (ScanNet's).
 """
 
 from __future__ import annotations

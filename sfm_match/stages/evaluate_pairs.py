@@ -11,9 +11,7 @@ matching score their number over that of the first image's keypoints.
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,46 +20,18 @@ import numpy as np
 
 from sfm_match.geometry.relative_pose import check_estimator, estimator_version
 from sfm_match.io.images import list_images
-from sfm_match.io.store import Store
-from sfm_match.io.timings import add_time, mean_milliseconds
+from sfm_match.io.timings import mean_milliseconds
 from sfm_match.logs import quiet_colmap
-from sfm_match.spec import ConfigError, gives_correspondences, load_plugin
+from sfm_match.spec import ConfigError
 from sfm_match.stages.executor import num_cores, resolve_device, run_in_threads
-from sfm_match.stages.extract import extract
-from sfm_match.stages.match import match, match_digest
-from sfm_match.stages.order import LruCache
 from sfm_match.stages.pair_measures import Setting, measure_pair
 from sfm_match.stages.pair_results import PairMatches, PairPose, PairsEvaluation, PoseRun
+from sfm_match.stages.pair_stores import PairReader, PairStores, fill_pair_stores
 from sfm_match.stages.pair_truth import PairTruth, TruePair, read_truth
 from sfm_match.stages.progress import Progress, no_progress
 from sfm_match.stages.recipe import Recipe
-from sfm_match.stages.scan import Source, Sources, scan
-from sfm_match.types import ArrayF32, ArrayF64, Correspondences, Features, Matches, Pair
-
-_KEYPOINT_CACHE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class _Matched:
-    """What was found in a truth's images, and why nothing was found in some.
-
-    Attributes:
-        features: where the features are; None where the matcher needs none.
-        matches: where the matches are, or the correspondences of a matcher without features.
-        digests: the digest of each image that could be used.
-        failures: the other images, each with the reason.
-    """
-
-    features: Store[Features] | None
-    matches: Store[Matches] | Store[Correspondences]
-    digests: Mapping[str, bytes]
-    failures: Mapping[str, str]
-
-    def close(self) -> None:
-        """Close all files, so that their folder can be removed."""
-        self.matches.close()
-        if self.features is not None:
-            self.features.close()
+from sfm_match.stages.scan import Sources, scan
+from sfm_match.types import Pair
 
 
 def evaluate_pairs(
@@ -132,6 +102,7 @@ def evaluate_pairs(
             images=str(images),
             features=None if features is None else recipe.features,
             matcher=recipe.matcher,
+            refiner=recipe.refiner,
             seed=recipe.seed,
             matches=tuple(matches for matches, _ in found),
             runs=tuple(
@@ -155,108 +126,34 @@ def _find_matches(
     device: str,
     threads: int,
     progress: Progress,
-) -> _Matched:
+) -> PairStores:
     """Extract and match what is not there yet, and note the time that it takes."""
     turned = truth.orientations
     images = {
         name: source.with_orientation(turned[name]) if name in turned else source
         for name, source in sources.images.items()
     }
-    failures = dict(sources.failures)
-    features = None
-    if "features" in load_plugin("matchers", recipe.matcher.name).NEEDS:
-        features, failed = _extract(folder, images, recipe, device, threads, progress)
-        failures |= failed
-    digests = {name: image.digest for name, image in images.items() if name not in failures}
-    pairs = [Pair.of(*pair.names) for pair in truth.pairs if digests.keys() >= set(pair.names)]
-    matches: Store[Matches] | Store[Correspondences]
-    if gives_correspondences(recipe.matcher):
-        matches = Store.create(folder / "correspondences", Correspondences, recipe.matcher)
-    else:
-        matches = Store.create(folder / "matches", Matches, recipe.matcher)
-    different = list(dict.fromkeys(pairs))
-    start = time.perf_counter()
-    with progress("match", len(different)) as steps:
-        done = match(
-            different,
-            digests,
-            recipe.matcher,
-            features,
-            matches,
-            sources=images,
-            device=device,
-            workers=threads,
-            progress=steps,
-        )
-    add_time(folder, matches.folder, done.computed, time.perf_counter() - start)
-    failures |= done.failures
-    digests = {name: digest for name, digest in digests.items() if name not in failures}
-    if not digests:
-        name, reason = next(iter(failures.items()))
-        raise ConfigError(f"no image of {truth.path} can be used; {name}: {reason}")
-    return _Matched(features, matches, digests, failures)
-
-
-def _extract(
-    folder: Path,
-    images: Mapping[str, Source],
-    recipe: Recipe,
-    device: str,
-    threads: int,
-    progress: Progress,
-) -> tuple[Store[Features], dict[str, str]]:
-    assert recipe.features is not None  # of a recipe whose matcher needs features
-    store = Store.create(folder / "features", Features, recipe.features)
-    start = time.perf_counter()
-    with progress("extract", len(images)) as steps:
-        done = extract(
-            list(images.values()),
-            recipe.features,
-            store,
-            device=device,
-            workers=threads,
-            progress=steps,
-        )
-    add_time(folder, store.folder, done.computed, time.perf_counter() - start)
-    return store, done.failures
+    return fill_pair_stores(
+        folder,
+        list(dict.fromkeys(Pair.of(*pair.names) for pair in truth.pairs)),
+        Sources(images, sources.failures),
+        recipe,
+        device,
+        threads,
+        progress,
+        where=str(truth.path),
+    )
 
 
 def _tasks(
-    pairs: Sequence[TruePair], matched: _Matched, settings: Sequence[Setting], seed: int
+    pairs: Sequence[TruePair], stores: PairStores, settings: Sequence[Setting], seed: int
 ) -> Iterator[tuple[TruePair, Callable[[], tuple[PairMatches, list[PairPose]]]]]:
-    keypoints = LruCache[ArrayF32](partial(_read_keypoints, matched), _KEYPOINT_CACHE_BYTES)
+    reader = PairReader(stores)
     for pair in pairs:
-        points = np.empty((0, 2)), np.empty((0, 2))
-        if matched.digests.keys() >= set(pair.names):
-            points = _read_points(pair.names, matched, keypoints)
+        found = reader.correspondences(pair.names)
+        points = found.points0.astype(np.float64), found.points1.astype(np.float64)
+        keypoints = reader.keypoints(pair.names[0]), reader.keypoints(pair.names[1])
         numbers = None
-        if matched.features is not None:
-            numbers = len(keypoints[pair.names[0]]), len(keypoints[pair.names[1]])
+        if keypoints[0] is not None and keypoints[1] is not None:
+            numbers = len(keypoints[0]), len(keypoints[1])
         yield pair, partial(measure_pair, pair, points, numbers, settings, seed)
-
-
-def _read_keypoints(matched: _Matched, name: str) -> ArrayF32:
-    """Return the keypoints of an image, none where it could not be used."""
-    if name not in matched.digests or matched.features is None:
-        return np.empty((0, 2), np.float32)
-    entry = name, matched.digests[name]
-    ((_, arrays),) = matched.features.arrays([entry], columns=("keypoints",))
-    keypoints = arrays["keypoints"]
-    assert keypoints is not None
-    return keypoints
-
-
-def _read_points(
-    names: tuple[str, str], matched: _Matched, keypoints: LruCache[ArrayF32]
-) -> tuple[ArrayF64, ArrayF64]:
-    """Return the matched points (M, 2) of the images, in their order in the truth."""
-    key = Pair.of(*names)
-    found = matched.matches.read(key, match_digest(key, matched.digests))
-    if key.a != names[0]:
-        found = found.flipped()
-    if isinstance(found, Correspondences):
-        points = found.points0, found.points1
-    else:
-        rows0, rows1 = found.indices.T
-        points = keypoints[names[0]][rows0], keypoints[names[1]][rows1]
-    return points[0].astype(np.float64), points[1].astype(np.float64)

@@ -28,6 +28,7 @@ def measure_pair(
     num_keypoints: tuple[int, int] | None,
     settings: Sequence[Setting],
     seed: int,
+    max_epipolar_error: float = MAX_EPIPOLAR_ERROR,
 ) -> tuple[PairMatches, list[PairPose]]:
     """Measure the matches of a pair, and the pose that each setting makes of them.
 
@@ -40,9 +41,9 @@ def measure_pair(
         num_keypoints: of each image; None where the matcher works without.
         settings: estimators with their thresholds.
         seed: of the estimators.
+        max_epipolar_error: of a correct match, see `MAX_EPIPOLAR_ERROR`.
     """
-    named = hashlib.sha256(repr((seed, *pair.names)).encode()).digest()
-    pair_seed = int.from_bytes(named[:4], "little") >> 1
+    pair_seed = seed_of(seed, *pair.names)
     points0 = np.asarray(pair.cameras[0].cam_from_img(points[0]), np.float64)
     points1 = np.asarray(pair.cameras[1].cam_from_img(points[1]), np.float64)
     # Beyond the field of a lens with distortion there is no direction for a pixel.
@@ -52,12 +53,18 @@ def measure_pair(
     if pair.cam1_from_cam0[:, 3].any():
         E = essential_from_pose(pair.cam1_from_cam0)
         errors = squared_symmetric_epipolar_distance(points0, points1, E)
-        num_correct = int(np.count_nonzero(errors < MAX_EPIPOLAR_ERROR))
+        num_correct = int(np.count_nonzero(errors < max_epipolar_error))
         precision = 100 * num_correct / max(num_matches, 1)
         if num_keypoints is not None:
             score = 100 * num_correct / max(num_keypoints[0], 1)
     matches = PairMatches(pair.names, num_keypoints, num_matches, precision, score)
     return matches, [_pose(pair, points0, points1, setting, pair_seed) for setting in settings]
+
+
+def seed_of(seed: int, *names: str) -> int:
+    """Return the seed of a pair, from 0 to 2^31 - 1."""
+    named = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(named[:4], "little") >> 1
 
 
 def _pose(

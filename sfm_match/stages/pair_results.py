@@ -102,6 +102,7 @@ class PairsEvaluation:
         images: the folder of images.
         features: the extractor; None where the matcher works without.
         matcher: the matcher.
+        refiner: what refined its correspondences; None where nothing did.
         seed: of the estimators.
         matches: of each pair, in the order of the truth.
         runs: one for each estimator and threshold.
@@ -116,6 +117,7 @@ class PairsEvaluation:
     images: str
     features: Spec | None
     matcher: Spec
+    refiner: Spec | None
     seed: int
     matches: tuple[PairMatches, ...]
     runs: tuple[PoseRun, ...]
@@ -169,6 +171,7 @@ class PairsEvaluation:
             "images": self.images,
             "features": None if self.features is None else _spec_dict(self.features),
             "matcher": _spec_dict(self.matcher),
+            "refiner": None if self.refiner is None else _spec_dict(self.refiner),
             "estimator": run.estimator,
             "estimator_version": run.version,
             "threshold": run.threshold,
@@ -229,7 +232,7 @@ def format_pairs_evaluation(evaluation: PairsEvaluation) -> str:
     if e.features is not None:
         lines.append(f"features   {e.features.folder_name}: {extracted}")
     lines += [
-        f"matches    {e.matcher.folder_name}: {matched}",
+        f"matches    {(e.refiner or e.matcher).folder_name}: {matched}",
         "",
         _row("pose AUC (%)", [f"{t:g} deg" for t in AUC_THRESHOLDS] + ["failed", "ms a pair"]),
     ]

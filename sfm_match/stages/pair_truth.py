@@ -191,7 +191,28 @@ def _pinhole(K: ArrayF64) -> pycolmap.Camera:
 
 
 def _of_model(path: Path, images: Path, names: Collection[str]) -> PairTruth:
-    model = read_model(path)
+    return truth_of_model(read_model(path), path, images, names)
+
+
+def truth_of_model(
+    model: pycolmap.Reconstruction,
+    path: Path,
+    images: Path,
+    names: Collection[str],
+    pairs: Iterable[tuple[str, str]] | None = None,
+) -> PairTruth:
+    """Return the relative poses of pairs of a model's images that are there.
+
+    Args:
+        model: the true model.
+        path: where it is from, for messages.
+        images: the folder of images, for messages.
+        names: the images that there are.
+        pairs: pairs of these; None for all.
+
+    Raises:
+        ModelError: the model has a wrong pose, or fewer than two of the images.
+    """
     found = poses_by_name(model, path)
     there = sorted(found.keys() & names)
     missing = sorted(found.keys() - names)
@@ -211,7 +232,7 @@ def _of_model(path: Path, images: Path, names: Collection[str]) -> PairTruth:
                 (cameras[name0], cameras[name1]),
                 _relative_pose(found[name0], found[name1], size),
             )
-            for name0, name1 in combinations(there, 2)
+            for name0, name1 in (combinations(there, 2) if pairs is None else pairs)
         ),
         {},
         tuple(missing),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config_dataclass
@@ -32,6 +33,15 @@ class Config:
     masks: Path | None = None
 
 
+class Resize(NamedTuple):
+    """A size that an image is given, in its file's raster, before anything is found in it."""
+
+    width: int
+    height: int
+    interpolation: Literal["linear", "area"]
+    """`linear` takes four pixels and aliases where it shrinks; `area` averages all."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One image of a folder.
@@ -45,6 +55,8 @@ class Source:
         camera: what EXIF says of the camera.
         orientation: EXIF orientation with which features are extracted in place of the file's;
             it is part of the digest.
+        resize: size in which features are extracted and stored in place of the file's, as the
+            header says too; it is part of the digest.
     """
 
     name: str
@@ -54,13 +66,23 @@ class Source:
     header: ImageHeader
     camera: CameraTags
     orientation: int | None = None
+    resize: Resize | None = None
 
     def with_orientation(self, orientation: int) -> Source:
         """Return the same image, of which features are extracted as if EXIF said this."""
         return replace(
             self,
-            digest=digest_of(self.path, self.mask, orientation),
+            digest=digest_of(self.path, self.mask, orientation, self.resize),
             orientation=orientation,
+        )
+
+    def with_size(self, resize: Resize) -> Source:
+        """Return the same image, of which features are extracted and stored in another size."""
+        return replace(
+            self,
+            digest=digest_of(self.path, self.mask, self.orientation, resize),
+            header=ImageHeader(resize.width, resize.height, self.header.orientation),
+            resize=resize,
         )
 
 
@@ -72,12 +94,16 @@ class Sources:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def digest_of(path: Path, mask: Path | None, orientation: int | None = None) -> bytes:
-    """Return the SHA-256 of the bytes of an image and its mask, and of a `Source.orientation`."""
+def digest_of(
+    path: Path, mask: Path | None, orientation: int | None = None, resize: Resize | None = None
+) -> bytes:
+    """Return the SHA-256 of an image and its mask, `Source.orientation` and `Source.resize`."""
     found = bytes.fromhex(digest(path))
     if mask is not None:
         found = combine_digests(found, bytes.fromhex(digest(mask)))
-    return found if orientation is None else combine_digests(found, b"EXIF", bytes([orientation]))
+    if orientation is not None:
+        found = combine_digests(found, b"EXIF", bytes([orientation]))
+    return found if resize is None else combine_digests(found, repr(tuple(resize)).encode())
 
 
 def scan(root: Path, masks: Path | None = None, names: Collection[str] | None = None) -> Sources:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import cv2
 import numpy as np
 
 from sfm_match.geometry.raster import (
@@ -21,7 +22,7 @@ from sfm_match.geometry.raster import (
 )
 from sfm_match.io.images import ImageError, read_image, read_mask
 from sfm_match.io.store import Store
-from sfm_match.stages.scan import Source, digest_of
+from sfm_match.stages.scan import Resize, Source, digest_of
 from sfm_match.types import (
     ArrayBool,
     ArrayF32,
@@ -76,14 +77,29 @@ def load_upright(source: Source) -> tuple[Image, Placement]:
     try:
         image = read_image(source.path)
         mask = None if source.mask is None else read_mask(source.mask)
-        if digest_of(source.path, source.mask, source.orientation) != source.digest:
+        now = digest_of(source.path, source.mask, source.orientation, source.resize)
+        if now != source.digest:
             raise ImageError(f"{source.path}: was changed during the run; run again")
     except OSError as error:
         raise ImageError(str(error)) from error
-    header = image.header
-    orientation = source.orientation or header.orientation
-    image_size = np.array([header.width, header.height], np.int32)
-    return upright(image.pixels, orientation), Placement(orientation, image_size, mask)
+    pixels = image.pixels
+    if source.resize is not None:
+        pixels, mask = _resized(pixels, mask, source.resize)
+    orientation = source.orientation or image.header.orientation
+    image_size = np.array(pixels.shape[1::-1], np.int32)
+    return upright(pixels, orientation), Placement(orientation, image_size, mask)
+
+
+def _resized(
+    pixels: Image, mask: ArrayBool | None, resize: Resize
+) -> tuple[Image, ArrayBool | None]:
+    size = resize.width, resize.height
+    flag = cv2.INTER_AREA if resize.interpolation == "area" else cv2.INTER_LINEAR
+    resized = np.asarray(cv2.resize(pixels, size, interpolation=flag), np.uint8)
+    if mask is None:
+        return resized, None
+    nearest = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized, np.asarray(nearest, np.bool_)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ KINDS = [
     ("tif", "RGB", {"compression": "tiff_adobe_deflate"}),
     *[("png", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")],
     *[("bmp", mode, {}) for mode in ("1", "L", "P", "RGB")],
+    ("ppm", "RGB", {}),
+    ("pgm", "L", {}),
     *[("webp", mode, {"lossless": True}) for mode in ("RGB", "RGBA")],
     *[("jpg", mode, {}) for mode in ("L", "RGB", "CMYK")],
     *[("jpg", "RGB", {"progressive": True}), ("jpg", "RGB", {"keep_rgb": True})],
@@ -94,7 +96,7 @@ def test_a_transparent_palette_entry_is_not_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "channels"), [("png", 1), ("png", 3), ("png", 4), ("tif", 1), ("tif", 3)]
+    ("suffix", "channels"), [("png", 1), ("png", 3), ("png", 4), ("tif", 1), ("tif", 3), ("pgm", 1)]
 )
 @pytest.mark.parametrize("bits", [5, 8, 10, 12, 14, 16])
 def test_deep_pixels_are_scaled_by_the_bits_in_use(
@@ -159,7 +161,7 @@ def test_32_bit_integers_are_refused(tmp_path: Path) -> None:
 # Sizes and damage
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "ppm", "webp"])
 def test_one_pixel_is_an_image(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a.{suffix}", np.full((1, 1, 3), 100, np.uint8))
     assert np.abs(read_image(path).pixels.astype(int) - 100).max() <= 2
@@ -173,7 +175,7 @@ def test_unusable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     save(tmp_path / "heart.gif", picture()).rename(tmp_path / "gif.png")
     for name, reason in {
         "zero.jpg": "the file is empty",
-        "page.jpg": "is not a JPEG, PNG, TIFF, BMP or WebP file",
+        "page.jpg": "is not a JPEG, PNG, TIFF, BMP, PPM or WebP file",
         "folder.jpg": "is a folder",
         "missing.jpg": "no such file",
         "gif.png": "it starts with b'GIF8",
@@ -194,6 +196,7 @@ CUTS = [
     *[("tif", {}, cut) for cut in (5, 0.5, -1)],
     *[("tif", {"compression": "tiff_lzw"}, cut) for cut in (0.5, -1)],
     *[("bmp", {}, cut) for cut in (20, 0.5, -1)],
+    *[("ppm", {}, cut) for cut in (4, 0.5, -1)],
     *[("webp", {}, cut) for cut in (20, 0.5, -1)],
 ]
 

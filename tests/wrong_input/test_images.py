@@ -54,7 +54,7 @@ def add_unusable(images: Path) -> dict[str, str]:
     return {
         "truncated.jpg": "the JPEG file is truncated",
         "zero.jpg": "the file is empty (0 bytes)",
-        "text.png": "is not a JPEG, PNG, TIFF, BMP or WebP file (it starts with b'not an i')",
+        "text.png": "is not a JPEG, PNG, TIFF, BMP, PPM or WebP file (it starts with b'not an i')",
         "huge.png": "30000 x 20000 pixels is more than the 500 megapixels that are supported",
         "loop.jpg": "is a symbolic link to 'loop.jpg', which leads to no file",
         "dangling.jpg": "is a symbolic link to 'nowhere.jpg', which leads to no file",
