@@ -31,7 +31,8 @@ def run_all(images: Images, out: Out, options: RunOptions, truth: Truth = None) 
     run = options.open(out, images)
     if truth is not None:
         check_truth(truth, run.workspace.sources.images)  # better known now than after the work
-    finish_map(run, run.all(), options.as_json, truth)
+    polished = run.workspace.recipe.polish is not None
+    finish_map(run, run.all(), options.as_json, truth, polished)
 
 
 @app.command("extract")
@@ -100,6 +101,18 @@ def _map(run: Run, as_json: bool) -> None:
     finish_map(run, run.map(), as_json)
 
 
+def _polish(run: Run, as_json: bool) -> None:
+    done = run.polish()
+    best, change = done.models[0], done.changes[0]
+    text = (
+        f"{change.moved} of {change.observations} keypoints of {best.images} images moved, by "
+        f"{change.median_shift:.3f} px in the median; {change.failed} could not be aligned, "
+        f"{change.rejected} were put back; reprojection error {change.error_before:.3f} px to "
+        f"{change.error_after:.3f} px"
+    )
+    finish(run, as_json, text)
+
+
 _add_stage("pairs", "Choose the pairs to match and write OUT/pairs.txt.", _pairs)
 _add_stage("match", "Match the pairs of OUT/pairs.txt.", _match)
 _add_stage("refine", "Refine the correspondences of a detector-free matcher.", _refine)
@@ -144,3 +157,8 @@ def import_features(
 
 
 _add_stage("map", "Reconstruct from OUT/database.db into OUT/model.", _map)
+_add_stage(
+    "polish",
+    "Align the keypoints of OUT/models in the images and adjust again, if polish.rounds is set.",
+    _polish,
+)

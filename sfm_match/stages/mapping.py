@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
 from sfm_match.io.database import content_digest, read_info
-from sfm_match.io.files import write_bytes, write_text, writing
-from sfm_match.io.model_binary import incomplete_file
+from sfm_match.io.files import write_bytes, writing
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec, fingerprint
 from sfm_match.stages.diagnosis import why_no_model
 from sfm_match.stages.mappers import MAPPERS, Job, Models, checked_options
+from sfm_match.stages.model_folders import (
+    MODELS,
+    POLISHED,
+    ModelSummary,
+    replace_models,
+    show_first,
+    shown,
+    summaries,
+    whole_models,
+    write_models,
+)
 
 MAPPER_THREAD = "sfm_match mapper"
-_INFO_FILE = "sfm_match.json"
 _WAIT_SECONDS = 0.1
 _ROOM = 1 << 16
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """One reconstructed model.
-
-    Attributes:
-        images: registered images.
-        points: 3D points.
-        observations: of all points.
-        track_length: mean number of images that see a point.
-        reprojection_error: mean, in pixels.
-    """
-
-    images: int
-    points: int
-    observations: int
-    track_length: float
-    reprojection_error: float
 
 
 @dataclass
@@ -67,10 +56,11 @@ def map_images(
     spec: Spec,
     options: dict[str, object],
     *,
+    polished: bool = False,
     threads: int = -1,
     progress: Callable[[int], object] | None = None,
 ) -> MapReport:
-    """Reconstruct from `out/database.db`, unless the model there was made from the same.
+    """Reconstruct from `out/database.db`, unless the models there were made from the same.
 
     Args:
         out: the output folder.
@@ -78,6 +68,7 @@ def map_images(
         cameras: the cameras of the database.
         spec: the mapper (see `mapper_spec`).
         options: its options that differ from pycolmap's defaults.
+        polished: whether `model/` may be what a second pass made of these models.
         threads: how many threads, -1 for all; with one, a seed fixes the result.
         progress: called with the number of images registered since the last call.
 
@@ -87,11 +78,10 @@ def map_images(
     database = out / "database.db"
     partial = out / ".models.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    poses = _digest_of_poses(options)
-    made_from = fingerprint([read_info(database).get("fingerprint"), spec.payload, poses])
-    done = _read_report(out, made_from)
-    if done is not None:
-        return done
+    made_from = models_fingerprint(out, spec, options)
+    done = whole_models(out / MODELS, made_from)
+    if done is not None and _is_shown(out, partial, polished):
+        return MapReport(summaries(done), reused=True)
     (partial / "mapper").mkdir(parents=True)
     job = Job(
         database=database,
@@ -107,16 +97,33 @@ def map_images(
     try:
         # pycolmap cannot open a database without room for the files that it puts beside it.
         write_bytes(partial / "room", bytes(_ROOM))
-        found = _run_in_thread(job, spec.name)
+        found = _run_in_thread(job, spec.name, lambda: progress(0) if progress else None)
         shutil.rmtree(partial / "mapper")
+        found.sort(key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
         with writing(out / "model"):
-            report = _publish(out, partial, found, made_from)
+            write_models(partial / MODELS, found, made_from)
+            replace_models(out, partial, MODELS)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         quiet_colmap()
-    if not report.models:
-        report.reason = why_no_model(database, spec.name, spec.config)
-    return report
+    if not found:
+        return MapReport(reason=why_no_model(database, spec.name, spec.config))
+    return MapReport([ModelSummary.of(model) for model in found])
+
+
+def models_fingerprint(out: Path, spec: Spec, options: Mapping[str, object]) -> str:
+    """Return the fingerprint of the models that a mapper makes of `out/database.db`."""
+    database = read_info(out / "database.db").get("fingerprint")
+    return fingerprint([database, spec.payload, _digest_of_poses(options)])
+
+
+def _is_shown(out: Path, partial: Path, polished: bool) -> bool:
+    """Return whether `model/` is as it should be, after a polished one was put away."""
+    now = shown(out)
+    if now == POLISHED and not polished:
+        with writing(out / "model"):
+            show_first(out, partial, MODELS)
+    return polished or now in (MODELS, POLISHED)
 
 
 def _digest_of_poses(options: Mapping[str, object]) -> str | None:
@@ -127,8 +134,11 @@ def _digest_of_poses(options: Mapping[str, object]) -> str | None:
     return content_digest(path.read_bytes() for path in files)
 
 
-def _run_in_thread(job: Job, name: str) -> Models:
-    """Run a mapper so that Ctrl-C stops it at once instead of at its end."""
+def _run_in_thread(job: Job, name: str, waiting: Callable[[], object]) -> Models:
+    """Run a mapper so that Ctrl-C stops it at once instead of at its end.
+
+    Meanwhile `waiting` is called: not every mapper says when it has registered an image.
+    """
     result: list[Models] = []
     errors: list[BaseException] = []
 
@@ -143,77 +153,10 @@ def _run_in_thread(job: Job, name: str) -> Models:
     try:
         while thread.is_alive():
             thread.join(_WAIT_SECONDS)
+            waiting()
     except KeyboardInterrupt:
         job.token.cancel()
         raise
     if errors:
         raise errors[0]
     return result[0]
-
-
-def _publish(out: Path, partial: Path, found: Models, made_from: str) -> MapReport:
-    """Replace the models of an earlier run; `model/` disappears first and comes last.
-
-    Both are renamed as a whole: a kill leaves no folder with some of its files.
-    """
-    found = sorted(found, key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
-    report = MapReport([_summary(model) for model in found])
-    folders = [partial / "models" / str(number) for number in range(len(found))]
-    for folder, model in zip(folders, found, strict=True):
-        _write(model, folder)
-    info = {
-        "fingerprint": made_from,
-        "models": [asdict(model) for model in report.models],
-        "files": [_sizes(folder) for folder in folders],
-    }
-    for folder in folders:
-        write_text(folder / _INFO_FILE, json.dumps(info, indent=1))
-    old = partial / "old"
-    old.mkdir()
-    for name in ("model", "models"):
-        if (out / name).exists():
-            (out / name).rename(old / name)
-    if found:
-        shutil.copytree(partial / "models" / "0", partial / "model")
-        (partial / "models").rename(out / "models")
-        (partial / "model").rename(out / "model")
-    return report
-
-
-def _write(model: pycolmap.Reconstruction, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    model.write(folder)
-    if incomplete_file(folder) is not None:  # pycolmap does not say so
-        raise OSError("the disk is full, or a limit is reached")
-
-
-def _summary(model: pycolmap.Reconstruction) -> ModelSummary:
-    return ModelSummary(
-        images=model.num_reg_images(),
-        points=model.num_points3D(),
-        observations=model.compute_num_observations(),
-        track_length=model.compute_mean_track_length(),
-        reprojection_error=model.compute_mean_reprojection_error(),
-    )
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the sizes in bytes of a model's files."""
-    files = sorted(folder.glob("*.bin"))
-    return {path.name: path.stat().st_size for path in files}
-
-
-def _read_report(out: Path, made_from: str) -> MapReport | None:
-    """Return the report of the models that are there, if they were made from that and are whole."""
-    try:
-        info = json.loads((out / "model" / _INFO_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    if info.get("fingerprint") != made_from:
-        return None
-    folders = [out / "models" / str(number) for number in range(len(info["models"]))]
-    if [_sizes(folder) for folder in (out / "model", *folders)] != info["files"][:1] + info[
-        "files"
-    ]:
-        return None
-    return MapReport([ModelSummary(**summary) for summary in info["models"]], reused=True)

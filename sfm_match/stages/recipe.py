@@ -18,14 +18,16 @@ from sfm_match.spec import ConfigError, Spec, nearest, parse_config
 from sfm_match.stages import pairs, scan
 from sfm_match.stages.components import parse_components
 from sfm_match.stages.mappers import mapper_spec
+from sfm_match.stages.polish_config import polish_spec
 from sfm_match.stages.verify import verify_spec
 
 Tables = dict[str, Any]
 
 DEFAULT = "sift"
 _COMPONENTS = ("features", "matcher", "refiner", "tracks")
-_TABLES = ("images", "camera", *_COMPONENTS, "pairs", "verify", "mapper")
+_TABLES = ("images", "camera", *_COMPONENTS, "pairs", "verify", "mapper", "polish")
 _SETTINGS = ("description", "seed")
+_PATHS = (("images", "masks"), ("pairs", "path"), ("pairs", "model"), ("mapper", "poses"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Recipe:
         pairs: which pairs are matched.
         verify: the geometric verification, fed by the matcher or the tracks.
         mapper: the mapper.
+        polish: the second pass over its models; None for none.
         seed: of all random numbers.
     """
 
@@ -56,6 +59,7 @@ class Recipe:
     pairs: pairs.Config
     verify: Spec
     mapper: Spec
+    polish: Spec | None
     seed: int
 
     @classmethod
@@ -91,11 +95,12 @@ class Recipe:
             raise ConfigError(f"seed: must be a whole number from 0 on, got {seed!r}")
         camera = parse_config(cameras.Config, table["camera"], "camera")
         features, matcher, refiner, tracks = parse_components(table)
-        mapper = table["mapper"].pop("name", "incremental")
+        name = table["mapper"].pop("name", "incremental")
         described = tables.get("description", "")
-        for name, value in (("mapper.name", mapper), ("description", described)):
+        for key, value in (("mapper.name", name), ("description", described)):
             if not isinstance(value, str):
-                raise ConfigError(f"{name}: must be text, got {value!r}")
+                raise ConfigError(f"{key}: must be text, got {value!r}")
+        mapper = mapper_spec(name, table["mapper"], seed, camera.fixed)
         return cls(
             tables=copy.deepcopy(tables),
             images=parse_config(scan.Config, table["images"], "images"),
@@ -106,7 +111,8 @@ class Recipe:
             tracks=tracks,
             pairs=parse_config(pairs.Config, table["pairs"], "pairs"),
             verify=verify_spec(table["verify"], tracks or matcher, seed),
-            mapper=mapper_spec(mapper, table["mapper"], seed, camera.fixed),
+            mapper=mapper,
+            polish=polish_spec(table["polish"], mapper),
             seed=seed,
         )
 
@@ -120,6 +126,7 @@ class Recipe:
             "tracks": self.tracks,
             "two_views": self.verify,
             "mapper": self.mapper,
+            "polish": self.polish,
         }
         return {name: spec.fingerprint for name, spec in specs.items() if spec is not None}
 
@@ -284,16 +291,8 @@ def _is_path(value: Any) -> bool:
 
 def _absolute(tables: Tables) -> Tables:
     """Return the tables with absolute paths: they are kept, and used from other folders."""
-    paths = [
-        (table, key)
-        for table, key in (
-            ("images", "masks"),
-            ("pairs", "path"),
-            ("pairs", "model"),
-            ("mapper", "poses"),
-        )
-        if isinstance(tables.get(table), Mapping) and _is_path(tables[table].get(key))
-    ]
-    for table, key in paths:
+    for table, key in _PATHS:
+        if not (isinstance(tables.get(table), Mapping) and _is_path(tables[table].get(key))):
+            continue
         tables = merge(tables, {table: {key: str(Path(tables[table][key]).absolute())}})
     return tables

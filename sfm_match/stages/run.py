@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -20,8 +20,10 @@ from sfm_match.stages.extract import ExtractReport
 from sfm_match.stages.import_into import ImportReport
 from sfm_match.stages.mapping import MapReport
 from sfm_match.stages.match import MatchReport
+from sfm_match.stages.model_folders import MODELS, POLISHED, shown
 from sfm_match.stages.pair_lists import report_problems
 from sfm_match.stages.pairs import Choice, make_pairs
+from sfm_match.stages.polish import PolishReport
 from sfm_match.stages.progress import Progress, no_progress
 from sfm_match.stages.recipe import Recipe
 from sfm_match.stages.refine import RefineReport
@@ -234,18 +236,43 @@ class Run:
             ConfigError: the database was made with other settings or from other images.
         """
         space = self.workspace
+        before = shown(space.out)
         doing = work.mapping(space, space.verified_pairs(), self._threads)
         report = self._stage("map", len(space.sources.images), doing)
-        if not report.reused:
+        if not report.reused or shown(space.out) != before:
             space.results.forget_evaluation()
         if report.reason:
             log.error("no model: %s", report.reason)
         return report
 
+    @_locked
+    def polish(self) -> PolishReport:
+        """Go over the models of `map` again, into `polished/` and `model/`.
+
+        Raises:
+            ConfigError: the recipe does not ask for it, or there is no model of its settings.
+        """
+        if self._recipe.polish is None:
+            raise ConfigError("polish.rounds is 0, so there is nothing to polish; set it to 1")
+        space, rounds = self.workspace, self._recipe.polish.config["rounds"]
+        before = shown(space.out)
+        doing = work.polishing(space, space.verified_pairs(), self.device, self._threads)
+        report = self._stage("polish", rounds * len(space.sources.images), doing)
+        if not report.reused or shown(space.out) != before:
+            space.results.forget_evaluation()
+        return report
+
     def evaluate(self, truth: str | Path) -> ModelEvaluation:
-        """Compare `model/` with the truth, a COLMAP model."""
-        evaluation = evaluate_model(self.workspace.out / "model", Path(truth))
-        self.workspace.results.set_evaluation(evaluation.to_dict())
+        """Compare `model/` with the truth, a COLMAP model.
+
+        Where it is polished, the model before that is compared too, for the results.
+        """
+        out, truth = self.workspace.out, Path(truth)
+        evaluation = evaluate_model(out / "model", truth)
+        content = evaluation.to_dict()
+        if shown(out) == POLISHED:
+            content["before_polish"] = evaluate_model(out / MODELS / "0", truth).to_dict()
+        self.workspace.results.set_evaluation(content, truth)
         return evaluation
 
     @_locked
@@ -260,7 +287,11 @@ class Run:
         if self._recipe.pairs.expand:
             self.expand()
         self.import_features()
-        return self.map()
+        found = self.map()
+        if self._recipe.polish is None or not found.models:
+            return found
+        done = self.polish()
+        return replace(found, models=done.models, reused=found.reused and done.reused)
 
 
 def _summary_of_pairs(found: Choice) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from sfm_match.io.database import read_info
 from sfm_match.spec import ConfigError
+from sfm_match.stages.adjust import free_after
 from sfm_match.stages.database import DatabaseReport, build_database, database_fingerprint
 from sfm_match.stages.extract import ExtractReport, extract
 from sfm_match.stages.import_into import ImportReport, import_into
-from sfm_match.stages.mapping import MapReport, map_images
+from sfm_match.stages.mapping import MapReport, map_images, models_fingerprint
 from sfm_match.stages.match import MatchReport, match
+from sfm_match.stages.polish import PolishReport, polish_models
 from sfm_match.stages.refine import RefineReport, refine
 from sfm_match.stages.scan import Source
 from sfm_match.stages.tracks import TracksReport, make_tracks
@@ -155,10 +157,8 @@ def mapping(space: Workspace, pairs: Sequence[Pair], threads: int) -> Callable[.
     Raises:
         ConfigError: the database was made with other settings or from other images or pairs.
     """
-    database, recipe = space.out / "database.db", space.recipe
-    made_from = database_fingerprint(space.digests(), pairs, space.cameras, recipe.verify)
-    if read_info(database).get("fingerprint") != made_from:
-        raise ConfigError(f"{database}: not made of these settings and images; import first")
+    _check_database(space, pairs)
+    recipe = space.recipe
     return partial(
         map_images,
         space.out,
@@ -166,5 +166,36 @@ def mapping(space: Workspace, pairs: Sequence[Pair], threads: int) -> Callable[.
         space.cameras,
         recipe.mapper,
         recipe.mapper_options,
+        polished=recipe.polish is not None,
         threads=threads,
     )
+
+
+def polishing(
+    space: Workspace, pairs: Sequence[Pair], device: str, threads: int
+) -> Callable[..., PolishReport]:
+    """Go over the models of an output folder again; the recipe must say so.
+
+    Raises:
+        ConfigError: the database was made with other settings or from other images or pairs.
+    """
+    _check_database(space, pairs)
+    recipe = space.recipe
+    assert recipe.polish is not None
+    return partial(
+        polish_models,
+        space.out,
+        models_fingerprint(space.out, recipe.mapper, recipe.mapper_options),
+        space.sources.images,
+        recipe.polish,
+        free_after(recipe.mapper, recipe.mapper_options),
+        device=device,
+        threads=threads,
+    )
+
+
+def _check_database(space: Workspace, pairs: Sequence[Pair]) -> None:
+    database = space.out / "database.db"
+    made_from = database_fingerprint(space.digests(), pairs, space.cameras, space.recipe.verify)
+    if read_info(database).get("fingerprint") != made_from:
+        raise ConfigError(f"{database}: not made of these settings and images; import first")

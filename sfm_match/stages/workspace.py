@@ -5,11 +5,11 @@ Layout::
     recipe.toml            the settings
     features/NAME-FINGERPRINT/, matches/..., two_views/...     the stores
     correspondences/...    the stores of a matcher that needs no features, and of a refiner
-    pairs.txt              the pairs
-    pairs_added.txt        those that `pairs.expand` added to them
+    pairs.txt, pairs_added.txt     the pairs, and those that `pairs.expand` added to them
     database.db            COLMAP's database, made from the stores
     models/0, 1, ...       all models, the one with the most images first
-    model/                 the same as models/0
+    polished/0, 1, ...     what a second pass made of these, where the recipe has one
+    model/                 the result: the first of the polished models, or else of all
     results.json           settings, versions, digests, counts and timings, evaluation
     log.txt                what happened
 """
