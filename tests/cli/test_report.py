@@ -1,0 +1,36 @@
+"""The command `report` on a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.finished import Scene
+from tests.scenes import call
+
+
+def test_a_report_of_a_run_knows_its_truth(scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    outcome = call("report", scene.out, "--to", path, "--json", "--threads", "1")
+    assert outcome.code == 0
+    made = json.loads(outcome.stdout)
+    assert made["path"] == str(path)
+    assert made["bytes"] == path.stat().st_size
+    assert made["images"] == 6
+    page = path.read_text(encoding="utf-8")
+    assert "All 6 images are in one model" in page
+    assert 'data-show="truth"' in page
+    assert "Cameras against the truth: 6 of 6" in page
+
+
+def test_another_truth_is_compared_with(scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    outcome = call("report", scene.out, "--truth", scene.out / "model", "--to", path)
+    assert outcome.code == 0
+    assert "rotation (degrees)" in path.read_text(encoding="utf-8")
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    outcome = call("report", tmp_path)
+    assert outcome.code == 1
+    assert "is not the output folder of a run" in outcome.stderr
