@@ -9,7 +9,18 @@ import threading
 import typer
 
 from sfm_match.allocator import keep_freed_memory
-from sfm_match.cli import catalogue, evaluate, folders, stages
+from sfm_match.cli import (
+    benchmark,
+    catalogue,
+    doctor,
+    evaluate,
+    folders,
+    points,
+    report,
+    show,
+    stages,
+    train,
+)
 from sfm_match.cli.output import STOPPED
 from sfm_match.io.database_access import DatabaseError
 from sfm_match.io.images import ImageError
@@ -24,13 +35,14 @@ from sfm_match.weights import WeightsError
 _HELP = """From photographs to a verified COLMAP model, with any local feature and any matcher.
 
 Exit codes: 0 done; 1 something is wrong with the input, the message says what; 2 wrong usage;
-3 no model came out, the message says why; 4 done, but some images were left out; 130 Ctrl-C.
+3 no model came out, the message says why; 4 done, but some images were left out;
+5 the doctor warns; 6 the doctor sees problems; 130 Ctrl-C.
 """
 
 app = typer.Typer(
     help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-for group in (stages, catalogue, folders):
+for group in (stages, catalogue, folders, show, doctor, report, benchmark, points, train):
     app.add_typer(group.app)
 app.add_typer(evaluate.app, name="eval")
 

@@ -36,6 +36,9 @@ _NEEDED_OF_RIGS = {
     "frame_data": "frame_id data_id sensor_id sensor_type",
 }
 _REASONS = {
+    "SQLITE_READONLY_ROLLBACK": "was left in the middle of a change; open it once with the program "
+    "that wrote to it",
+    "SQLITE_CORRUPT": "is damaged; put back a copy, or make it again",
     "SQLITE_BUSY": "another program is using it; let that finish, or close it",
     "SQLITE_FULL": "the disk is full",
     "SQLITE_NOTADB": "is not an SQLite database",
@@ -80,15 +83,19 @@ def transaction(path: Path) -> Iterator[Connection]:
         with closing(connection):
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("BEGIN EXCLUSIVE")
-            _check_schema(connection)
+            check_schema(connection)
             yield connection
             connection.execute("COMMIT")
     except ContentError as error:
         raise DatabaseError(f"{path}: {error}") from error
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        known = (reason for code, reason in _REASONS.items() if name.startswith(code))
-        raise DatabaseError(f"{path}: {next(known, error)}; nothing was changed") from error
+        raise DatabaseError(f"{path}: {reason_of(error)}; nothing was changed") from error
+
+
+def reason_of(error: sqlite3.Error) -> str:
+    """Return what an error of SQLite means for its user."""
+    name = getattr(error, "sqlite_errorname", "")
+    return next((why for code, why in _REASONS.items() if name.startswith(code)), str(error))
 
 
 def columns(connection: Connection, table: str) -> set[str]:
@@ -101,14 +108,17 @@ def has_rig_tables(connection: Connection) -> bool:
     return bool(columns(connection, "rigs"))
 
 
-def _check_schema(connection: Connection) -> None:
+def check_schema(connection: Connection) -> None:
+    """Raise ContentError unless the tables and columns are those of COLMAP's that are used here."""
     needed = _NEEDED | (_NEEDED_OF_RIGS if has_rig_tables(connection) else {})
     for table, names in needed.items():
         there = columns(connection, table)
         missing = [name for name in names.split() if name not in there]
         if missing:
             lacks = f"no column {missing[0]} in its table {table}" if there else f"no table {table}"
-            raise ContentError(f"is not a COLMAP database known here: it has {lacks}")
+            found = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            empty = "" if found else "is empty and "
+            raise ContentError(f"{empty}is not a COLMAP database known here: it has {lacks}")
 
 
 def ids_of_pair(pair_id: int) -> tuple[int, int]:

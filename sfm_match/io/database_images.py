@@ -83,7 +83,7 @@ def read_contents(connection: Connection) -> Contents:
     described = connection.execute("SELECT image_id FROM descriptors WHERE rows > 0")
     with_rigs = has_rig_tables(connection)
     frame = connection.execute("SELECT 1 FROM frames LIMIT 1").fetchone() if with_rigs else None
-    of_id = {row[0]: _camera(*row) for row in cameras}
+    of_id = {row[0]: camera_of_row(*row) for row in cameras}
     of_name = {str(name): ImageRow(image_id, camera) for name, image_id, camera in images}
     for name, row in of_name.items():
         if row.camera_id not in of_id:
@@ -99,9 +99,14 @@ def read_contents(connection: Connection) -> Contents:
     )
 
 
-def _camera(
+def camera_of_row(
     camera_id: int, model: int, width: int, height: int, params: bytes | None, prior: int
 ) -> pycolmap.Camera:
+    """Return the camera of a row of the table `cameras`.
+
+    Raises:
+        ContentError: it is of an unknown model or has a wrong number of parameters.
+    """
     names = {int(value): name for name, value in pycolmap.CameraModelId.__members__.items()}
     if names.get(model, "INVALID") == "INVALID":
         raise ContentError(f"camera {camera_id} is of model {model}, which pycolmap does not know")

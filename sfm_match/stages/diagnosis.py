@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from sfm_match.geometry.match_graph import components
+from sfm_match.geometry.parallax import parallax
 
 _PAIRS_TO_TRY = 50
 # Where no pair suffices, COLMAP halves its thresholds for the initial pair twice.
@@ -79,17 +80,12 @@ def _angle(
     """Return the median triangulation angle of a pair in degrees, 0 where there is no pose."""
     cameras = [database.read_camera(database.read_image(i).camera_id) for i in ids]
     points = [database.read_keypoints(i)[:, :2].astype(np.float64) for i in ids]
-    if not pycolmap.estimate_two_view_geometry_pose(
-        cameras[0], points[0], cameras[1], points[1], geometry
-    ):
-        return 0.0
-    return float(np.degrees(geometry.tri_angle))
+    found = parallax(cameras[0], points[0], cameras[1], points[1], geometry)
+    return 0.0 if found is None else found.angle
 
 
 def _components(ids: list[int], pairs: list[tuple[int, int]]) -> str:
     row = {image_id: i for i, image_id in enumerate(ids)}
-    ends = np.array([[row[a], row[b]] for a, b in pairs])
-    graph = coo_array((np.ones(len(ends)), ends.T), shape=(len(ids), len(ids)))
-    num, labels = connected_components(graph, directed=False)
-    sizes = np.bincount(labels)
-    return f"the verified pairs link {sizes.max()} of {len(ids)} images at most ({num} groups)"
+    part = components(len(ids), np.array([[row[a], row[b]] for a, b in pairs]))
+    sizes = np.bincount(part)
+    return f"the verified pairs link {sizes[0]} of {len(ids)} images at most ({len(sizes)} groups)"
