@@ -135,7 +135,7 @@ def test_a_descriptor_that_is_no_number_keeps_no_other_from_its_match(name: str)
     (left, image), (right, right_image) = features_of(name, 0), features_of(name, 60)
     descriptors = left.descriptors.astype(np.float32)
     descriptors[5] = np.nan
-    broken = dataclasses.replace(left, descriptors=descriptors.astype(left.descriptors.dtype))
+    broken = dataclasses.replace(left, descriptors=descriptors)
     other = fed(name).encode(right, right_image)
     (matches,) = fed(name).match((fed(name).encode(left, image), other))
     (found,) = fed(name).match((fed(name).encode(broken, image), other))
