@@ -39,7 +39,8 @@ def test_every_packaged_recipe_loads(name: str, tmp_path: Path) -> None:
         assert recipe.verify.inputs == (recipe.tracks,)
         optional = {"features": recipe.features, "refined": recipe.refiner}
         made = {"matches", "tracks"} | {name for name, spec in optional.items() if spec}
-    assert set(recipe.fingerprints) == made | {"two_views", "mapper"}
+    polished = {"polish"} if recipe.polish else set()
+    assert set(recipe.fingerprints) == made | {"two_views", "mapper"} | polished
     # As written, it is the same.
     recipe.write(tmp_path / "recipe.toml")
     again = Recipe.load(tmp_path / "recipe.toml")
