@@ -1,0 +1,341 @@
+"""The training of the generative graph matcher: pairs in, steps and losses out, no files.
+
+Each step takes pairs of `graph_pairs`, as many keypoints a side as there shall be when matching
+(a network that has seen few is poor at many). Judge by real pairs: what is learned from warps or
+from rendered views near each other looks better on such than it is. Train on wide baselines, and
+compare with the network before training, which is a fair matcher already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as config_dataclass
+from torch import Tensor
+
+from sfm_match.models.generative_graph import Completed, GenerativeGraph, Graph, dual_softmax
+from sfm_match.models.generative_graph_inputs import EdgeKind, batch_of, nodes_of
+from sfm_match.models.generative_graph_layers import mean_pairwise_cosine
+from sfm_match.models.generative_graph_losses import (
+    UNMATCHED,
+    Truth,
+    contrastive,
+    hamming,
+    negative_log_likelihood,
+    outlier_mask,
+    self_connection,
+    true_match,
+)
+from sfm_match.models.generative_graph_solvers import Plan, black_box, sinkhorn, without_twins
+from sfm_match.models.generative_graph_super import membership_loss
+from sfm_match.training.graph_pairs import GraphPair
+
+
+@config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingConfig:
+    """Settings of the training.
+
+    Attributes:
+        steps: how many there are: the learning rate falls to 0 by a cosine.
+        warm_up: steps in which it rises from 0.
+        learning_rate: of AdamW.
+        scalar_rate: times that for the network's single numbers and the consensus' few.
+        weight_decay: of AdamW.
+        clip: the largest length of a gradient.
+        edges: of the graphs.
+        num_neighbours: of a keypoint, for `knn` edges.
+        iterations: of Sinkhorn.
+        self_query_mask: forbid that a query matches its twin.
+        solver: `sinkhorn` trains on the likelihood of its plan; `black_box` adds the Hamming loss
+            of the combinatorial solution, with weight `hamming`.
+        solver_strength: lambda of the black-box gradient.
+        likelihood: weight of the negative log-likelihood.
+        hamming: weight of the Hamming loss: of the plan, or of the solution with `black_box`.
+        self_connection: weight of the term that keeps nodes apart from each other.
+        outlier_mask: weight of the binary cross-entropy of being unmatched.
+        contrastive: weight of InfoNCE between partners' embeddings.
+        membership: weight of the super-nodes' term, where the network has any.
+    """
+
+    steps: PositiveInt = 1000
+    warm_up: NonNegativeInt = 50
+    learning_rate: PositiveFloat = 1e-3
+    scalar_rate: PositiveFloat = 10.0
+    weight_decay: NonNegativeFloat = 1e-4
+    clip: PositiveFloat = 1.0
+    edges: EdgeKind = "delaunay"
+    num_neighbours: PositiveInt = 8
+    iterations: PositiveInt = 10
+    self_query_mask: bool = True
+    solver: Literal["sinkhorn", "black_box"] = "sinkhorn"
+    solver_strength: Annotated[float, Field(gt=0)] = 20.0
+    likelihood: NonNegativeFloat = 1.0
+    hamming: NonNegativeFloat = 0.0
+    self_connection: NonNegativeFloat = 0.01
+    outlier_mask: NonNegativeFloat = 0.2
+    contrastive: NonNegativeFloat = 0.1
+    membership: NonNegativeFloat = 0.1
+
+
+class Batch(NamedTuple):
+    """Some pairs of equal size, as tensors."""
+
+    graph0: Graph
+    graph1: Graph
+    truth: Truth
+
+
+class Step(NamedTuple):
+    """What happened in one step.
+
+    Attributes:
+        number: from 0 on.
+        loss: the weighted sum.
+        terms: each term by its name, unweighted.
+        gradient: the length of the gradient before it was clipped.
+        cosines: the mean pairwise cosine of the node features after each layer, in training mode.
+    """
+
+    number: int
+    loss: float
+    terms: dict[str, float]
+    gradient: float
+    cosines: tuple[float, ...]
+
+
+class Evaluation(NamedTuple):
+    """How well pairs are matched, in evaluation mode.
+
+    Attributes:
+        loss: the mean negative log-likelihood.
+        accuracy: the share of nodes of known partner, unmatched ones too, that get it right.
+        recall: the share of the true matches that are found.
+        precision: the share of the found matches, of nodes of known partner, that are true.
+        nearest_recall: the recall of mutual nearest neighbours, for comparison.
+        nearest_precision: their precision.
+        cosines: the mean pairwise cosine of the node features after each layer.
+    """
+
+    loss: float
+    accuracy: float
+    recall: float
+    precision: float
+    nearest_recall: float
+    nearest_precision: float
+    cosines: tuple[float, ...]
+
+
+def make_batch(pairs: Sequence[GraphPair], config: TrainingConfig, device: str = "cpu") -> Batch:
+    """Make tensors of pairs; the graphs are built on the keypoints that are left.
+
+    Raises:
+        ValueError: they have different numbers of keypoints; see `graph_pairs.limited_pair`.
+    """
+    sides = [
+        batch_of([nodes_of(side, config.edges, config.num_neighbours, device) for side in features])
+        for features in ([p.features0 for p in pairs], [p.features1 for p in pairs])
+    ]
+    partners = [
+        torch.stack([torch.from_numpy(side) for side in found]).to(device)
+        for found in ([p.partners0 for p in pairs], [p.partners1 for p in pairs])
+    ]
+    return Batch(sides[0], sides[1], Truth(partners[0], partners[1]))
+
+
+class Trainer:
+    """A network in training. `state_dict` holds all there is, for a checkpoint."""
+
+    def __init__(self, network: GenerativeGraph, config: TrainingConfig) -> None:
+        """Begin at step 0 with the network's present weights."""
+        self.network = network
+        self.config = config
+        self.number = 0
+        few = [p for name, p in network.named_parameters() if _is_scalar(name, p)]
+        many = [p for name, p in network.named_parameters() if not _is_scalar(name, p)]
+        groups = [
+            {"params": many, "weight_decay": config.weight_decay, "times": 1.0},
+            {"params": few, "weight_decay": 0.0, "times": config.scalar_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+
+    def step(self, batch: Batch) -> Step:
+        """Learn from one batch."""
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["times"] * learning_rate(self.number, self.config)
+        completed = self.network(batch.graph0, batch.graph1)
+        terms = loss_terms(completed, batch.truth, self.config)
+        loss = weighted_sum(terms, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        # A gradient that is not finite is left out: it would end the training for good.
+        if torch.isfinite(length):
+            self.optimizer.step()
+        step = Step(
+            self.number,
+            float(loss.detach()),
+            {name: float(term.detach()) for name, term in terms.items()},
+            float(length),
+            tuple(mean_pairwise_cosine(layer) for layer in completed.layers),
+        )
+        self.number += 1
+        return step
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state, to be taken up by `load_state_dict`."""
+        return {
+            "number": self.number,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take up a state: the next step is the one that would have followed."""
+        number, network, optimizer = (state[k] for k in ("number", "network", "optimizer"))
+        assert isinstance(number, int)
+        assert isinstance(network, dict)
+        assert isinstance(optimizer, dict)
+        self.number = number
+        self.network.load_state_dict(network)
+        self.optimizer.load_state_dict(optimizer)
+
+
+def _is_scalar(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 0 or name.startswith("consensus.")
+
+
+def learning_rate(number: int, config: TrainingConfig) -> float:
+    """Return the rate of a step: it rises linearly, then falls to 0 by a cosine."""
+    if number < config.warm_up:
+        return config.learning_rate * (number + 1) / config.warm_up
+    done = (number - config.warm_up) / max(config.steps - config.warm_up, 1)
+    return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def train(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[Step]:
+    """Take the steps that are left, one for each batch, as they are asked for."""
+    for batch in batches:
+        if trainer.number >= trainer.config.steps:
+            return
+        yield trainer.step(batch)
+
+
+def plan_of(completed: Completed, config: TrainingConfig) -> Plan:
+    """Return Sinkhorn's plan."""
+    similarity = completed.similarity
+    if config.self_query_mask:
+        similarity = without_twins(similarity)
+    return sinkhorn(similarity, config.iterations)
+
+
+def loss_terms(completed: Completed, truth: Truth, config: TrainingConfig) -> dict[str, Tensor]:
+    """Return the terms of the loss whose weight is not 0, by their names in the settings."""
+    plan = plan_of(completed, config)
+    terms = {}
+    if config.likelihood:
+        terms["likelihood"] = negative_log_likelihood(plan, truth)
+    if config.hamming:
+        terms["hamming"] = _hamming(completed, plan, truth, config)
+    if config.self_connection:
+        terms["self_connection"] = (
+            self_connection(completed.nodes0) + self_connection(completed.nodes1)
+        ) / 2
+    if config.outlier_mask:
+        terms["outlier_mask"] = outlier_mask(plan, truth)
+    if config.contrastive:
+        terms["contrastive"] = contrastive(completed.nodes0, completed.nodes1, truth)
+    if config.membership and completed.memberships[0].shape[2]:
+        terms["membership"] = _membership(completed, truth)
+    return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], config: TrainingConfig) -> Tensor:
+    """Return the loss."""
+    weighted = [getattr(config, name) * term for name, term in terms.items()]
+    return torch.stack(weighted).sum()
+
+
+def _hamming(completed: Completed, plan: Plan, truth: Truth, config: TrainingConfig) -> Tensor:
+    similarity = completed.similarity
+    if config.self_query_mask:
+        similarity = without_twins(similarity)
+    true = true_match(similarity, truth)
+    if config.solver == "black_box":
+        return hamming(black_box(similarity, config.solver_strength), true, truth)
+    top = torch.cat([plan.nodes, plan.unmatched0], dim=2)
+    corner = torch.full_like(similarity.queries, -torch.inf)
+    low = torch.cat([plan.unmatched1.mT, corner], dim=2)
+    return hamming(torch.cat([top, low], dim=1).exp(), true, truth)
+
+
+def _membership(completed: Completed, truth: Truth) -> Tensor:
+    soft = dual_softmax(completed.similarity.nodes).detach()
+    is_match = torch.zeros_like(soft, dtype=torch.bool)
+    which, rows = (truth.partners0 >= 0).nonzero(as_tuple=True)
+    is_match[which, rows, truth.partners0[which, rows]] = True
+    return membership_loss(*completed.memberships, soft, is_match)
+
+
+@torch.no_grad()
+def evaluate(
+    network: GenerativeGraph, batches: Sequence[Batch], config: TrainingConfig
+) -> Evaluation:
+    """Match batches with Sinkhorn and compare with the truth; the network's mode is kept."""
+    was_training = network.training
+    network.eval()
+    rows, cosines = [], []
+    for batch in batches:
+        completed = network(batch.graph0, batch.graph1)
+        plan = plan_of(completed, config)
+        found = partners_of(plan)
+        nearest = _mutual_best(batch.graph0.descriptors @ batch.graph1.descriptors.mT)
+        loss = negative_log_likelihood(plan, batch.truth)
+        rows.append([loss, *_counts(found, batch.truth), *_counts(nearest, batch.truth)])
+        cosines.append([mean_pairwise_cosine(layer) for layer in completed.layers])
+    network.train(was_training)
+    table = torch.tensor(rows, dtype=torch.float64)
+    sums = table.sum(dim=0).tolist()
+    right, known, true, total, said = sums[1:6]
+    _, _, nearest_true, _, nearest_said = sums[6:]
+    return Evaluation(
+        loss=sums[0] / len(batches),
+        accuracy=right / max(known, 1),
+        recall=true / max(total, 1),
+        precision=true / max(said, 1),
+        nearest_recall=nearest_true / max(total, 1),
+        nearest_precision=nearest_true / max(nearest_said, 1),
+        cosines=tuple(torch.tensor(cosines).mean(dim=0).tolist()),
+    )
+
+
+def partners_of(plan: Plan) -> Tensor:
+    """Return the partners of the first graph's nodes, int64 (B, N), or `UNMATCHED`.
+
+    Partners are each other's most probable and more probable than to be unmatched.
+    """
+    best = _mutual_best(plan.nodes)
+    value = plan.nodes.gather(2, best.clamp_min(0)[..., None])[..., 0]
+    alone = plan.unmatched0.logsumexp(dim=2)
+    return torch.where(value > alone, best, UNMATCHED)
+
+
+def _mutual_best(values: Tensor) -> Tensor:
+    """Return the columns (B, N) of values (B, N, M) that are best in row and column, or -1."""
+    columns, rows = values.argmax(dim=2), values.argmax(dim=1)
+    own = torch.arange(values.shape[1], device=values.device)
+    return torch.where(rows.gather(1, columns) == own, columns, UNMATCHED)
+
+
+def _counts(found: Tensor, truth: Truth) -> tuple[int, int, int, int, int]:
+    """Return how many nodes are right, known, truly matched rightly, truly matched, matched."""
+    partners = truth.partners0
+    known = partners >= UNMATCHED
+    right = known & (found == partners)
+    matched = partners >= 0
+    said = known & (found >= 0)
+    return tuple(int(x.sum()) for x in (right, known, right & matched, matched, said))  # type: ignore[return-value]
