@@ -46,3 +46,14 @@ def test_data() -> Path:
 def scene() -> Scene:
     """Six images with exact keypoints; nothing may change it."""
     return synthesize(6)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

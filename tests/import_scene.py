@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+import pytest
 
 from sfm_match.geometry.cameras import Cameras
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
-from sfm_match.stages.import_into import ImportReport, import_into
+from sfm_match.stages.import_into import ConflictError, ImportReport, import_into
 from sfm_match.stages.match import match_digest
 from sfm_match.stages.verify import verify, verify_digest, verify_spec
 from sfm_match.types import Features, Matches, Pair, TwoView
 from tests.colmap_scene import MATCHER, Scene, camera
+from tests.scenes import database_rows
 
 SPEC = verify_spec({}, MATCHER, seed=0)
+NOTHING = ImportReport(found=6, missing=[])
+ALL = ImportReport(found=6, missing=[], keypoints=6, matched_pairs=15, verified_pairs=15)
 TABLES_OF_IMAGES = ("cameras", "rigs", "rig_sensors", "frames", "frame_data", "images")
 
 SCHEMA_OF_COLMAP_3_8 = """
@@ -174,17 +178,33 @@ def make_old_database(path: Path, names: Sequence[str]) -> None:
     connection.close()
 
 
-def execute(path: Path, *statements: str) -> None:
-    """Change a database as somebody else would."""
-    connection = sqlite3.connect(path)
-    with connection:
-        for statement in statements:
-            connection.execute(statement)
-    connection.close()
-
-
 def reconstruct(path: Path, out: Path) -> pycolmap.Reconstruction:
     """Let COLMAP map a database; return its one model."""
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, extract_colors=False)
     (model,) = pycolmap.incremental_mapping(path, path.parent, out, options).values()
     return model
+
+
+def rows_of_images(path: Path) -> dict[str, list[str]]:
+    """Return the rows of the tables that describe images."""
+    rows = database_rows(path)
+    return {table: rows[table] for table in TABLES_OF_IMAGES}
+
+
+def image_of(database: pycolmap.Database, name: str) -> pycolmap.Image:
+    found = database.read_image_with_name(name)
+    assert found is not None, name
+    return found
+
+
+def conflicts(made: Made, path: Path, *, add_images: bool = False) -> tuple[str, ...]:
+    """Return why a database is left as it is, which it is to the last byte."""
+    before = path.read_bytes()
+    with pytest.raises(ConflictError) as caught:
+        made.import_into(path, add_images=add_images)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.glob("user.db*")] == ["user.db"]
+    message = str(caught.value)
+    assert message.startswith(f"{path}: nothing was changed")
+    assert [line.strip() for line in message.splitlines()[1:]] == list(caught.value.conflicts)
+    return caught.value.conflicts

@@ -125,6 +125,20 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
+def run_module(module: str, *arguments: str | Path | int, seconds: float) -> int:
+    """Run a module of the tests, such as `kill_import`, to its end; return the number it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.{module}", *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
 def living(session: int) -> list[int]:
     """Return the processes of a session that have not ended."""
     found = []

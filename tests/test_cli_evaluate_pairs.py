@@ -110,3 +110,12 @@ def test_the_help_says_which_convention_k_has(monkeypatch: pytest.MonkeyPatch) -
     text = " ".join(ended.stdout.replace("│", " ").split())
     assert "K has the centre of the first pixel at (0, 0)" in text
     assert "--mapper" not in text
+
+
+def test_images_that_are_not_there_are_said_and_change_the_exit_code(
+    folder: Path, tmp_path: Path
+) -> None:
+    images = make_images(tmp_path, NAMES[:2])
+    ended = call("eval", "pairs", folder / "truth", images, *OPTIONS, "--matcher", "nearest")
+    assert ended.code == 4
+    assert f"left out: 1 images of the truth are not in {images}" in ended.stderr

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from sfm_match.geometry.relative_pose import check_estimator, estimator_version
 from sfm_match.spec import ConfigError
 from sfm_match.stages.executor import run_in_threads
 from sfm_match.stages.pair_measures import Setting, measure_pair
-from sfm_match.stages.pair_results import PairMatches, PairPose
+from sfm_match.stages.pair_results import PairMatches, PairPose, pair_dict
 from sfm_match.stages.pair_truth import TruePair
 
 
@@ -108,7 +107,7 @@ def _run(
     limits: Sequence[float],
 ) -> Run:
     rows = [
-        _row(matches, poses[number], group)
+        {"group": group, **pair_dict(matches, poses[number])}
         for (matches, poses), group in zip(found, pairs.groups, strict=True)
     ]
     estimator, threshold = setting
@@ -126,21 +125,4 @@ def _run(
         "num_inliers": mean_of(rows, "num_inliers"),
         "ms": {"estimate": mean_of(rows, "ms")},
         "pairs": rows,
-    }
-
-
-def _row(matches: PairMatches, pose: PairPose, group: str) -> dict[str, Any]:
-    return {
-        "group": group,
-        "name0": matches.names[0],
-        "name1": matches.names[1],
-        "error": pose.error,
-        "rotation_error": pose.rotation_error,
-        "translation_error": pose.translation_error,
-        "num_keypoints": matches.num_keypoints and list(matches.num_keypoints),
-        "num_matches": matches.num_matches,
-        "num_inliers": pose.num_inliers,
-        "precision": matches.precision,
-        "matching_score": matches.matching_score,
-        "ms": pose.milliseconds,
     }

@@ -82,7 +82,10 @@ def compare_pairs(
     show(options.as_json, format_pairs_evaluation(evaluation), evaluation.to_dict())
     for name, reason in evaluation.failures.items():
         typer.echo(f"left out: {name}: {reason}", err=True)
-    if evaluation.failures:
+    if evaluation.missing:
+        num = len(evaluation.missing)
+        typer.echo(f"left out: {num} images of the truth are not in {images}", err=True)
+    if evaluation.failures or evaluation.missing:
         raise typer.Exit(LEFT_OUT)
 
 

@@ -60,7 +60,10 @@ def match_annotated(
     title = f"{image0.name}, {image1.name}: {_label(spec)}"
     save_figure(compose([[_matches(found)], [_graphs(found)]], title), path)
     correct, num = int(found.correct.sum()), len(found.points[0])
-    text = f"{correct} of {num} keypoints matched right ({found.accuracy:.1%}); {path}"
+    text = (
+        f"{len(found.matches)} matches; {correct} of {num} keypoints matched right "
+        f"({found.accuracy:.1%}); {path}"
+    )
     show(as_json, text, {**found.to_dict(), "picture": str(path)})
 
 

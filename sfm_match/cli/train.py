@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,7 +48,8 @@ def train(
     """Train a network; stopped or killed, the same command goes on.
 
     OUT gets the weights, a card that says what they were made from and how good they are, the
-    losses and their curve. Use them with `-o features.weights=OUT/weights.safetensors`.
+    losses and their curve. Use them with `-o features.weights=OUT/weights.safetensors`, or
+    `-o matcher.weights=` for a matcher.
     """
     import torch
 
@@ -61,16 +64,35 @@ def train(
     if any(isinstance(value, dict) for value in options.values()):
         raise ConfigError("-o: options of a training are KEY=VALUE, without a table")
     with ExitStack() as stack:
+        stop = stack.enter_context(_first_ctrl_c())
 
         def progress(what: str, total: int) -> Callable[[int], object]:
             shown = no_progress if quiet else bar
             return stack.enter_context(shown(what, total))
 
         watch = _tensorboard(out / "tensorboard") if tensorboard else lambda _: None
-        found = run(name, data, out, options, seed, progress, watch)
+        found = run(name, data, out, options, seed, progress, watch, stop)
     draw_curves(out / LOSSES, out / "losses.png")
     figures = ", ".join(f"{key} {value:.3f}" for key, value in found["after"].items())
     show(as_json, f"{out / WEIGHTS}: {figures}; see {out / CARD}", found)
+
+
+@contextmanager
+def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Give what says whether Ctrl-C was pressed, so that the step is saved; a second one ends."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tensorboard(folder: Path) -> Callable[[TrainingStep], object]:

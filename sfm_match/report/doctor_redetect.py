@@ -16,6 +16,7 @@ from sfm_match.report.doctor_rows import half_pixel_finding
 from sfm_match.report.doctor_tables import Survey
 from sfm_match.report.doctor_thresholds import Thresholds
 from sfm_match.report.findings import Finding, Place
+from sfm_match.spec import ConfigError
 from sfm_match.types import ArrayF32, ArrayF64, Image
 
 _NUM_IMAGES = 3
@@ -35,6 +36,8 @@ def examine_convention(
     enough = np.flatnonzero(
         (images.num_keypoints >= limits.min_keypoints) & (images.num_whole == 0)
     )
+    if not any((folder / name).is_file() for name in images.names):
+        raise ConfigError(f"{folder}: has none of the database's images, such as {images.names[0]}")
     chosen = [int(i) for i in enough if (folder / images.names[i]).is_file()]
     spread = chosen[:: max(1, len(chosen) // _NUM_IMAGES)][:_NUM_IMAGES]
     off = {}

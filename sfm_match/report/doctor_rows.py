@@ -115,7 +115,8 @@ def _outside(found: Survey, limits: Thresholds) -> Iterator[Finding]:
         "EXIF orientation COLMAP ignores; sfm-match extract maps them back by itself"
         if turned
         else "keypoints must be in pixels of the full-size image: multiply those of a resized one "
-        "by full size / resized size, or extract again: sfm-match extract IMAGES OUT"
+        "by full size / resized size, or extract again: sfm-match extract IMAGES OUT; where they "
+        "are no numbers, the file is damaged or what wrote it is broken"
     )
     yield Finding(
         Severity.PROBLEM if share.max() > limits.share_outside else Severity.WARNING,

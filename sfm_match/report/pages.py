@@ -166,6 +166,8 @@ def pair_rows(
 
 def _kinds(choice: Choice, known: Sequence[str], default: Sequence[str]) -> Sequence[str]:
     for kind in choice.draw:
+        if kind in OF_PAIR and kind not in known:
+            raise ConfigError(f"--draw {kind}: is drawn between two images; name the other one too")
         if kind not in known:
             raise ConfigError(f"--draw {kind}: no such thing; {nearest(kind, known)}")
     return choice.draw or default

@@ -94,7 +94,7 @@ def write_report(material: Material, path: Path, threads: int) -> ReportFile:
     context = {
         "material": material,
         "results": material.results,
-        "title": material.images.parent.name or str(material.images),
+        "title": title_of(material.images),
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "verdict": judge(material.results, len(observed) if model else None, material.findings),
         "tiles": summary_tiles(material, observed),
@@ -196,3 +196,9 @@ def _render(context: dict[str, Any], embedded: dict[str, Any], view: ModelView |
         library=library,
         data=Markup(safe_json(embedded)),
     )
+
+
+def title_of(images: Path) -> str:
+    """Return what a folder of images is called: a folder `images` is named after its parent."""
+    named = images.parent if images.name.lower() in ("images", "photos") else images
+    return named.name or str(images)

@@ -60,6 +60,23 @@ class PairPose:
     milliseconds: float
 
 
+def pair_dict(matches: PairMatches, pose: PairPose) -> dict[str, Any]:
+    """Return what was found of a pair as plain lists, strings and numbers, ready for JSON."""
+    return {
+        "name0": matches.names[0],
+        "name1": matches.names[1],
+        "error": pose.error,
+        "rotation_error": pose.rotation_error,
+        "translation_error": pose.translation_error,
+        "num_keypoints": matches.num_keypoints and list(matches.num_keypoints),
+        "num_matches": matches.num_matches,
+        "num_inliers": pose.num_inliers,
+        "precision": matches.precision,
+        "matching_score": matches.matching_score,
+        "ms": pose.milliseconds,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class PoseRun:
     """All poses of one estimator with one threshold.
@@ -194,20 +211,7 @@ class PairsEvaluation:
             "missing": list(self.missing),
             "versions": versions(),
             "pairs": [
-                {
-                    "name0": pair.names[0],
-                    "name1": pair.names[1],
-                    "error": pose.error,
-                    "rotation_error": pose.rotation_error,
-                    "translation_error": pose.translation_error,
-                    "num_keypoints": pair.num_keypoints and list(pair.num_keypoints),
-                    "num_matches": pair.num_matches,
-                    "num_inliers": pose.num_inliers,
-                    "precision": pair.precision,
-                    "matching_score": pair.matching_score,
-                    "ms": pose.milliseconds,
-                }
-                for pair, pose in zip(self.matches, run.poses, strict=True)
+                pair_dict(pair, pose) for pair, pose in zip(self.matches, run.poses, strict=True)
             ],
         }
 

@@ -93,7 +93,7 @@ def realign(
         config: the settings.
         device: the torch device that aligns.
         workers: how many images are aligned at once.
-        progress: called with the number of images whose points are done since the last call.
+        progress: called with the share of the work done since the last call, in images.
 
     Raises:
         ImageError: an image or its mask cannot be read, or has changed.
@@ -101,10 +101,13 @@ def realign(
     found = surfaces(model, seen)
     references = reference_views(seen, found)
     state = _start(seen, found, references)
-    for some, others in _blocks(seen, found, references):
+    blocks = list(_blocks(seen, found, references))
+    num_images, told = len(np.unique(seen.images)), 0
+    for number, (some, others) in enumerate(blocks, start=1):
         _align_block(seen, state, some, others, sources, config, device, workers)
         if progress:
-            progress(len(np.unique(seen.images[some])))
+            progress(num_images * number // len(blocks) - told)
+            told = num_images * number // len(blocks)
     moved = np.linalg.norm(state.points - seen.keypoints, axis=1)
     aligned = state.good & (moved <= config.search)
     # A reference is where it is said to be; it takes the others to know that it is right.

@@ -19,10 +19,10 @@ from sfm_match.stages.expand import ExpandReport, expand
 from sfm_match.stages.extract import ExtractReport
 from sfm_match.stages.import_into import ImportReport
 from sfm_match.stages.mapping import MapReport
-from sfm_match.stages.match import MatchReport
 from sfm_match.stages.model_folders import MODELS, POLISHED, shown
 from sfm_match.stages.pair_lists import report_problems
 from sfm_match.stages.pairs import Choice, make_pairs
+from sfm_match.stages.pairwise import PairsReport
 from sfm_match.stages.polish import PolishReport
 from sfm_match.stages.progress import Progress, no_progress
 from sfm_match.stages.recipe import Recipe
@@ -73,16 +73,15 @@ class Run:
             recipe: the settings; its table `[images]` names the folder of images.
             device: the torch device of the components; `auto` is a GPU where there is one.
             threads: how many processor cores to use; None for all.
-            wait: wait for another run on the same folder to end, instead of refusing.
+            wait: for another run on the same folder to end, instead of refusing.
             progress: shows the progress of the stages.
 
         Raises:
             ConfigError: the recipe does not name the folder of images.
         """
         quiet_colmap()
-        self.workspace = Workspace(Path(out), recipe, wait)
+        self.workspace, self._recipe = Workspace(Path(out), recipe, wait), recipe
         self.device = resolve_device(device)
-        self._recipe = recipe
         self._threads = num_cores() if threads is None else threads
         self._progress = progress
 
@@ -98,6 +97,8 @@ class Run:
         start = time.perf_counter()
         with self._progress(name, total) as progress:
             report = doing(progress=progress)
+            if getattr(report, "reused", None) is True:
+                progress(total or 0)
         seconds = time.perf_counter() - start
         log.info("%s took %.2f s: %s", name, seconds, summary(report))
         self.workspace.results.set_stage(name, seconds, summary(report))
@@ -132,7 +133,7 @@ class Run:
         return found
 
     @_locked
-    def match(self) -> MatchReport:
+    def match(self) -> PairsReport:
         """Match all pairs of `pairs.txt`."""
         space = self.workspace
         pairs = space.pairs_to_match()

@@ -16,7 +16,8 @@ from sfm_match.stages.database import DatabaseReport, build_database, database_f
 from sfm_match.stages.extract import ExtractReport, extract
 from sfm_match.stages.import_into import ImportReport, import_into
 from sfm_match.stages.mapping import MapReport, map_images, models_fingerprint
-from sfm_match.stages.match import MatchReport, match
+from sfm_match.stages.match import match
+from sfm_match.stages.pairwise import PairsReport
 from sfm_match.stages.polish import PolishReport, polish_models
 from sfm_match.stages.refine import RefineReport, refine
 from sfm_match.stages.scan import Source
@@ -38,7 +39,7 @@ def extracting(
 
 def matching(
     space: Workspace, pairs: Sequence[Pair], device: str, threads: int
-) -> Callable[..., MatchReport]:
+) -> Callable[..., PairsReport]:
     """Match pairs."""
     return partial(
         match,

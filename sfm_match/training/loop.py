@@ -63,6 +63,7 @@ def run_training(
     *,
     save_every: float = 60.0,
     progress: Callable[[TrainingStep], object] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Take the steps that are left; killed at any moment, the same call goes on.
 
@@ -76,8 +77,10 @@ def run_training(
         out: folder of the checkpoint and the losses; it exists.
         save_every: seconds between checkpoints.
         progress: is called after every step.
+        stop: is asked after every step whether to end here; what is done is saved before.
 
     Raises:
+        KeyboardInterrupt: it was stopped.
         FileError: the checkpoint cannot be read or written.
     """
     checkpoint = out / CHECKPOINT
@@ -95,11 +98,15 @@ def run_training(
             rows.append({"step": step.number, "loss": step.loss, **step.terms})
             rows[-1]["gradient"] = step.gradient
             progress(step)
-            if time.monotonic() - saved > save_every or trainer.number == steps:
+            stopped = stop()
+            if stopped or time.monotonic() - saved > save_every or trainer.number == steps:
                 # In this order: a curve may be longer than its checkpoint, not shorter.
                 write_text(out / LOSSES, _csv(rows))
                 save_state(checkpoint, trainer.state_dict())
                 saved = time.monotonic()
+            if stopped:
+                following.cancel()
+                raise KeyboardInterrupt
 
 
 def _rows_before(path: Path, number: int) -> list[dict[str, Any]]:

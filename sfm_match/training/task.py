@@ -6,7 +6,7 @@ import json
 import pkgutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +40,7 @@ class Task:
         weights: returns the result: tensors by name, as the network's loader takes them.
         evaluate: returns figures on data that is held out, by name.
         data: what it is trained on, with the licence, a line each.
+        metadata: of the file of weights, for the network's loader.
     """
 
     trainer: Trainer[Any]
@@ -48,6 +49,7 @@ class Task:
     weights: Callable[[], Mapping[str, Tensor]]
     evaluate: Callable[[], Mapping[str, float]]
     data: Sequence[str]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def task_names() -> list[str]:
@@ -74,6 +76,7 @@ def train(
     seed: int,
     progress: Progress,
     watch: Callable[[TrainingStep], object] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train, or go on where the same training was stopped; leave weights and a card in a folder.
 
@@ -86,18 +89,22 @@ def train(
         seed: of all random numbers.
         progress: shows what is done.
         watch: is called after every step.
+        stop: is asked after every step whether to save and end.
 
     Returns:
         what the card says.
 
     Raises:
         ConfigError: the options are wrong, or the folder holds a training of others.
+        KeyboardInterrupt: it was stopped.
     """
     module = load_task(name)
     config = parse_config(module.Config, options, name)
     settings = {"task": name, "data": data, "seed": seed, "options": config_dict(config)}
     out.mkdir(parents=True, exist_ok=True)
     begun = _begin(out, settings)
+    if begun and (out / WEIGHTS).exists() and "after" in _kept(out):
+        return _kept(out)
     task: Task = module.prepare(config, data, seed, progress)
     before = dict(task.evaluate()) if not begun else _kept(out).get("before", {})
     if not begun:
@@ -113,11 +120,12 @@ def train(
 
     spent = float(_kept(out).get("seconds", 0.0))
     try:
-        run_training(task.trainer, task.make_batch, task.steps, out, progress=after)
+        run_training(task.trainer, task.make_batch, task.steps, out, progress=after, stop=stop)
     finally:
         _keep(out, _kept(out) | {"seconds": spent + time.monotonic() - start})
     halves = {key: _half(value) for key, value in task.weights().items()}
-    write_bytes(out / WEIGHTS, save(halves, {"task": name, "licence": "Apache-2.0"}))
+    metadata = {"task": name, "licence": "Apache-2.0", **task.metadata}
+    write_bytes(out / WEIGHTS, save(halves, metadata))
     found = _kept(out) | {
         "after": dict(task.evaluate()),
         "versions": versions(),
@@ -125,6 +133,7 @@ def train(
         "data_used": list(task.data),
     }
     write_text(out / CARD, card(found))
+    _keep(out, found)
     return found
 
 
@@ -139,12 +148,17 @@ def _begin(out: Path, settings: Mapping[str, Any]) -> bool:
         return False
     kept = {key: value for key, value in _kept(out).items() if key in settings}
     if kept != json.loads(json.dumps(settings)):
-        other = [key for key in settings if kept.get(key) != settings[key]]
         raise ConfigError(
-            f"{out}: holds a training with another {' and '.join(other)}; "
+            f"{out}: holds a training with another {', '.join(_differing(kept, settings))}; "
             "name another folder, or delete this one"
         )
     return True
+
+
+def _differing(kept: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs, of options too."""
+    old, new = ({**s, **s.get("options", {})} for s in (kept, settings))
+    return [key for key in new if key != "options" and old.get(key) != new[key]]
 
 
 def _kept(out: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 
 from sfm_match.cli.doctor import PROBLEMS, WARNINGS
 from tests.cli.finished import Scene
-from tests.report.broken import edit
+from tests.databases import edit
 from tests.scenes import call
 
 

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_right_matches_are_counted_and_drawn(folder: Path) -> None:
     ended = call("match-points", "a.png", "b.png", "a.txt", "b.txt")
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout == "12 of 12 keypoints matched right (100.0%); a--b.png\n"
+    assert ended.stdout == "12 matches; 12 of 12 keypoints matched right (100.0%); a--b.png\n"
     picture = cv2.imread(str(folder / "a--b.png"))
     assert picture is not None
     assert picture.shape[1] > 1000

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sfm_match.report.material import gather
-from sfm_match.report.write import write_report
+from sfm_match.report.write import title_of, write_report
 from tests.cli.finished import Scene
 from tests.scenes import call
 
@@ -49,3 +49,9 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     outcome = call("report", tmp_path)
     assert outcome.code == 1
     assert "is not the output folder of a run" in outcome.stderr
+
+
+def test_a_folder_of_pictures_gives_the_title(scene: Scene) -> None:
+    found = gather(scene.out)
+    assert title_of(found.images) == found.images.parent.name  # `images`
+    assert title_of(Path("a/church")) == "church"

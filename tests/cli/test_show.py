@@ -90,3 +90,9 @@ def test_wrong_input_is_answered_in_one_line(
     (line,) = outcome.stderr.splitlines()
     assert message in line
     assert not (copy / "pictures").exists()
+
+
+def test_matches_need_two_images(scene: Scene) -> None:
+    outcome = call("show", scene.out, FIRST, "--draw", "matches")
+    assert outcome.code == 1
+    assert "--draw matches: is drawn between two images; name the other one too" in outcome.stderr

@@ -70,7 +70,7 @@ def test_a_training_leaves_weights_that_can_be_used(pictures: Path, tmp_path: Pa
     assert again["before"] == found["before"]
     with pytest.raises(ConfigError, match="holds a training with another seed"):
         run("r2d2", pictures, out, "--seed", "1")
-    with pytest.raises(ConfigError, match="holds a training with another options"):
+    with pytest.raises(ConfigError, match="holds a training with another learning_rate"):
         run("r2d2", pictures, out, options=(*SMALL, "learning_rate=0.1"))
 
 

@@ -20,8 +20,7 @@ from sfm_match.io.database_reading import (
     stream_matches,
 )
 from tests.colmap_scene import Scene, synthesize
-
-FACTOR = 2147483647
+from tests.databases import edit, pair_id
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +34,6 @@ def database(scene: Scene, tmp_path: Path) -> Path:
     return tmp_path / "database.db"
 
 
-def edit(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 def test_it_reads_what_pycolmap_reads(database: Path) -> None:
     damages: list[str] = []
     with reading(database) as connection:
@@ -49,7 +42,7 @@ def test_it_reads_what_pycolmap_reads(database: Path) -> None:
         keypoints = {i: (n, p) for i, n, p in stream_keypoints(connection, damages)}
         matches = dict(stream_matches(connection, damages))
         geometries = {g.pair_id: g for g in stream_geometries(connection, damages)}
-        one = read_pair_matches(connection, FACTOR + 2)
+        one = read_pair_matches(connection, pair_id(1, 2))
     assert damages == []
     with pycolmap.Database.open(database) as opened:
         assert [c.params.tolist() for c in cameras.values()] == [
@@ -64,8 +57,8 @@ def test_it_reads_what_pycolmap_reads(database: Path) -> None:
         np.testing.assert_array_equal(one, opened.read_matches(1, 2))
         pair_ids, found = opened.read_two_view_geometries()
         assert matches.keys() == geometries.keys() == set(pair_ids)
-        for pair_id, expected in zip(pair_ids, found, strict=True):
-            geometry = geometries[pair_id]
+        for number, expected in zip(pair_ids, found, strict=True):
+            geometry = geometries[number]
             assert geometry.config == expected.config
             np.testing.assert_array_equal(geometry.inliers, expected.inlier_matches)
             np.testing.assert_array_equal(geometry.matrices["E"].reshape(3, 3), expected.E)
@@ -78,7 +71,7 @@ def test_it_reads_what_pycolmap_reads(database: Path) -> None:
 
 
 def test_chosen_geometries_come_in_the_order_given(database: Path) -> None:
-    chosen = [FACTOR * 3 + 4, FACTOR + 2, FACTOR * 5 + 6]
+    chosen = [pair_id(3, 4), pair_id(1, 2), pair_id(5, 6)]
     with reading(database) as connection:
         found = [g.pair_id for g in stream_geometries(connection, [], chosen)]
     assert found == chosen[:2]  # of the third there is no row
@@ -88,8 +81,8 @@ def test_damaged_rows_are_told_and_passed_over(database: Path) -> None:
     edit(
         database,
         "UPDATE keypoints SET data = x'00' WHERE image_id = 2",
-        f"UPDATE matches SET cols = 3 WHERE pair_id = {FACTOR + 2}",
-        f"UPDATE two_view_geometries SET E = x'0000000000000000' WHERE pair_id = {FACTOR + 3}",
+        f"UPDATE matches SET cols = 3 WHERE pair_id = {pair_id(1, 2)}",
+        f"UPDATE two_view_geometries SET E = x'0000000000000000' WHERE pair_id = {pair_id(1, 3)}",
         "UPDATE cameras SET model = 77",
     )
     damages: list[str] = []

@@ -9,35 +9,11 @@ from scipy.spatial.transform import Rotation
 from sfm_match.geometry import poses
 from sfm_match.io.pose_pairs import read_pose_pairs
 from sfm_match.spec import ConfigError
-from sfm_match.types import ArrayF64
-
-K0 = np.array([[500.0, 0, 319.5], [0, 510, 239.5], [0, 0, 1]])
-K1 = np.array([[800.0, 0, 400], [0, 805, 300], [0, 0, 1]])
-T = np.vstack(
-    [np.column_stack([Rotation.from_rotvec([0.1, 0.2, 0.3]).as_matrix(), [1, 2, 3]]), [0, 0, 0, 1]]
-)
-
-
-def line_of(
-    names: str = "a.jpg b.jpg",
-    turns: str = "0 0",
-    k0: ArrayF64 = K0,
-    k1: ArrayF64 = K1,
-    pose: ArrayF64 = T,
-    digits: int = 17,
-) -> str:
-    numbers = [f"{value:.{digits}g}" for matrix in (k0, k1, pose) for value in matrix.ravel()]
-    return " ".join([names, turns, *numbers])
-
-
-def write(folder: Path, *lines: str) -> Path:
-    path = folder / "pairs.txt"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+from tests.pose_lists import K0, T, line_of, write_list
 
 
 def test_a_line_is_read_and_the_principal_point_moves_by_half_a_pixel(tmp_path: Path) -> None:
-    path = write(tmp_path, "# a comment", "", line_of(turns="1 3"))
+    path = write_list(tmp_path, "# a comment", "", line_of(turns="1 3"))
     (pair,) = read_pose_pairs(path, ["a.jpg", "b.jpg"])
     assert pair.names == ("a.jpg", "b.jpg")
     assert pair.turns == (1, 3)
@@ -74,7 +50,7 @@ def test_what_is_written_is_read(
         k[[0, 1], [0, 1]] = rng.uniform(100, 2000, 2)
         k[:2, 2] = rng.uniform(100, 2000, 2)
     text = line_of(f"{names[0]} {names[1]}", f"{turns[0]} {turns[1]}", k0, k1, pose)
-    (pair,) = read_pose_pairs(write(tmp_path_factory.mktemp("list"), text), names)
+    (pair,) = read_pose_pairs(write_list(tmp_path_factory.mktemp("list"), text), names)
     assert (pair.names, pair.turns) == ((names[0], names[1]), turns)
     for k, read in zip((k0, k1), pair.calibrations, strict=True):
         np.testing.assert_array_equal(read[:, :2], k[:, :2])
@@ -84,21 +60,21 @@ def test_what_is_written_is_read(
 
 def test_names_with_spaces(tmp_path: Path) -> None:
     names = ["my a.jpg", "the b.jpg", "1 2 3.jpg"]
-    path = write(tmp_path, line_of("my a.jpg the b.jpg"), line_of('"1 2 3.jpg" "my a.jpg"'))
+    path = write_list(tmp_path, line_of("my a.jpg the b.jpg"), line_of('"1 2 3.jpg" "my a.jpg"'))
     first, second = read_pose_pairs(path, names)
     assert first.names == ("my a.jpg", "the b.jpg")
     assert second.names == ("1 2 3.jpg", "my a.jpg")
 
 
 def test_rotations_of_few_digits_become_rotations(tmp_path: Path) -> None:
-    (pair,) = read_pose_pairs(write(tmp_path, line_of(digits=4)), [])
+    (pair,) = read_pose_pairs(write_list(tmp_path, line_of(digits=4)), [])
     rotation = pair.cam1_from_cam0[:, :3]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-14)
     assert poses.rotation_error(rotation, T[:3, :3]) < 0.02
 
 
 def test_a_pair_that_is_listed_twice_counts_twice(tmp_path: Path) -> None:
-    path = write(tmp_path, line_of(), line_of("b.jpg a.jpg"), line_of())
+    path = write_list(tmp_path, line_of(), line_of("b.jpg a.jpg"), line_of())
     assert [pair.names[0] for pair in read_pose_pairs(path, [])] == ["a.jpg", "b.jpg", "a.jpg"]
 
 
@@ -134,7 +110,7 @@ TRANSPOSED = T.T.copy()
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    path = write(tmp_path, line_of(), line)
+    path = write_list(tmp_path, line_of(), line)
     with pytest.raises(ConfigError, match=message) as error:
         read_pose_pairs(path, ["a.jpg", "b.jpg"])
     assert str(error.value).startswith(f"{path}, line 2: ")
@@ -142,7 +118,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_an_empty_or_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no pair; a line is name0 name1"):
-        read_pose_pairs(write(tmp_path, "# nothing"), [])
+        read_pose_pairs(write_list(tmp_path, "# nothing"), [])
     with pytest.raises(ConfigError, match=r"none\.txt: the list of pairs cannot be read"):
         read_pose_pairs(tmp_path / "none.txt", [])
 
@@ -162,7 +138,7 @@ def test_megadepth_1500(tmp_path: Path, test_data: Path) -> None:
                 line_of(names, "0 0", index["intrinsics"][i], index["intrinsics"][j], pose)
             )
             expected.append(poses.relative_pose(index["poses"][i][:3], index["poses"][j][:3]))
-    found = read_pose_pairs(write(tmp_path, *lines), [])
+    found = read_pose_pairs(write_list(tmp_path, *lines), [])
     assert len(found) == 1500
     assert len({frozenset(pair.names) for pair in found}) == 1488
     stacked = np.stack([pair.cam1_from_cam0 for pair in found])
@@ -178,7 +154,7 @@ def test_scannet_1500(tmp_path: Path, test_data: Path) -> None:
         pose = np.vstack([flat.reshape(3, 4), [0, 0, 0, 1]])
         k = intrinsics[name]
         lines.append(line_of(f"{name}/color/{i}.jpg {name}/color/{j}.jpg", "0 0", k, k, pose))
-    found = read_pose_pairs(write(tmp_path, *lines), [])
+    found = read_pose_pairs(write_list(tmp_path, *lines), [])
     assert len(found) == 1500
     stacked = np.stack([pair.cam1_from_cam0 for pair in found])
     np.testing.assert_allclose(stacked, index["rel_pose"].reshape(-1, 3, 4), atol=2e-5)

@@ -1,28 +1,18 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy.special import softmax
 
 from sfm_match.matchers import dual_softmax
 from sfm_match.matchers.dual_softmax import Config
-from sfm_match.types import ArrayF64, Features, Matches, View
-
-
-def features(values: npt.NDArray[np.floating]) -> Features:
-    num = len(values)
-    return Features(
-        keypoints=np.zeros((num, 2), np.float32),
-        scores=np.ones(num, np.float32),
-        descriptors=values.astype(np.float32),
-        image_size=np.array([8, 8], np.int32),
-    )
+from sfm_match.types import ArrayF64, Matches, View
+from tests.described import described
 
 
 def match(a: ArrayF64, b: ArrayF64, **options: float) -> Matches:
     matcher = dual_softmax.build(Config(**options), "cpu", ())
-    encoded = [matcher.encode(View(None, features(side))) for side in (a, b)]
+    encoded = [matcher.encode(View(None, described(side))) for side in (a, b)]
     (matches,) = matcher.match([(encoded[0], encoded[1])])
     return matches
 

@@ -15,7 +15,8 @@ from sfm_match.matchers import nearest
 from sfm_match.matchers.nearest import Config, match_descriptors
 from sfm_match.models import descriptors
 from sfm_match.models.descriptors import Descriptors, encode_descriptors
-from sfm_match.types import ArrayF64, Features, Matches, View
+from sfm_match.types import ArrayF64, Matches, View
+from tests.described import described
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -220,19 +221,9 @@ def test_products_of_bytes_are_exact() -> None:
 # --- the component --------------------------------------------------------------------------------
 
 
-def features(values: npt.NDArray[Any]) -> Features:
-    num = len(values)
-    return Features(
-        keypoints=np.zeros((num, 2), np.float32),
-        scores=np.ones(num, np.float32),
-        descriptors=values.astype(np.float16),
-        image_size=np.array([8, 8], np.int32),
-    )
-
-
 def match_one(a: npt.NDArray[Any], b: npt.NDArray[Any], config: Config) -> Matches:
     matcher = nearest.build(config, "cpu", ())
-    encoded = [matcher.encode(View(None, features(side))) for side in (a, b)]
+    encoded = [matcher.encode(View(None, described(side, np.float16))) for side in (a, b)]
     (matches,) = matcher.match([(encoded[0], encoded[1])])
     return matches
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from sfm_match.models.correlation import at, descriptor_map, find
 from sfm_match.spec import Spec
 from sfm_match.types import Correspondences, View
 from sfm_match.weights import WeightsError
-from tests.matchers.test_loftr import random_network, sampson_pixels
+from tests.loftr_matching import build, run
+from tests.loftr_weights import random_network
+from tests.photographs import fountain, sampson_pixels
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def smooth_map(shift: float) -> torch.Tensor:
@@ -113,10 +108,8 @@ def test_weights_of_another_network(weights_file: str) -> None:
 )
 def test_photographs(test_data: Path, options: dict[str, Any], limit: float) -> None:
     folder = test_data / "fountain-P11"
-    images = [read_image(folder / "images" / f"{i:04d}.jpg").pixels for i in (0, 1)]
-    matcher = Spec.parse("matchers", "loftr", {"weights": "coarse-16", "threshold": 0.1}).build()
-    a, b = (matcher.encode(View(image, None)) for image in images)
-    (coarse,) = matcher.match([(a, b)])
+    images = fountain(folder, 0, 1)
+    coarse = run(build("coarse-16", threshold=0.1), *images)
     refiner = Spec.parse("refiners", "correlation", options).build()
     a, b = (refiner.encode(View(image, None)) for image in images)
     (found,) = refiner.refine([(a, b, coarse)])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfm_match.io.images import read_image
 from sfm_match.models.photometric import Motion, pyramid, sample, similarity
 from sfm_match.models.photometric_start import anchors, corners, motion_around
 from sfm_match.spec import Spec
 from sfm_match.types import ArrayF32, ArrayF64, Correspondences, Image, View
-from tests.matchers.test_loftr import sampson_pixels
+from tests.loftr_matching import build, run
+from tests.photographs import fountain, sampson_pixels
 from tests.pictures import blob_picture, noise_picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPE = (220, 260)
 # x1 = LINEAR @ x0 + SHIFT, in pixels with the first one's centre at (0.5, 0.5).
 LINEAR = np.array([[1.05, 0.06], [-0.03, 0.96]])
 SHIFT = np.array([-6.3, 4.7])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def texture(points: ArrayF64) -> ArrayF64:
@@ -226,11 +219,8 @@ def test_similarity_is_that_of_the_patches() -> None:
 
 def test_coarse_matches_of_photographs_become_precise(test_data: Path) -> None:
     folder = test_data / "fountain-P11"
-    images = [read_image(folder / "images" / f"{i:04d}.jpg").pixels for i in (0, 1)]
-    options = {"weights": "coarse-16", "threshold": 0.1}
-    matcher = Spec.parse("matchers", "loftr", options).build()
-    a, b = (matcher.encode(View(image, None)) for image in images)
-    (coarse,) = matcher.match([(a, b)])
+    images = fountain(folder, 0, 1)
+    coarse = run(build("coarse-16", threshold=0.1), *images)
     before = sampson_pixels(folder, coarse, 0, 1)
     assert np.median(before) > 2
     after = sampson_pixels(folder, refine(images, coarse), 0, 1)

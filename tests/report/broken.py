@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sfm_match.geometry.cameras import Cameras
+from sfm_match.report.doctor import CODES
+from sfm_match.report.findings import Finding
 from sfm_match.types import ArrayF64, Pair
 from tests.colmap_scene import FOCAL, Scene, camera, project, same_rows
-
-FACTOR = 2147483647
-Connection = sqlite3.Connection
-Break = Callable[[Connection], object]
+from tests.databases import FACTOR, Change, Connection
 
 
-def pair_id(a: int, b: int) -> int:
-    return FACTOR * a + b
+def the_only(findings: list[Finding]) -> Finding:
+    """Return the one finding that there is."""
+    assert [finding.code for finding in findings] == [findings[0].code], findings
+    assert findings[0].code in CODES
+    return findings[0]
 
 
-def edit(path: Path, *breaks: Break | str) -> None:
-    """Change a database, by statements or functions; nothing of it is checked."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for change in breaks:
-            if isinstance(change, str):
-                connection.execute(change)
-            else:
-                change(connection)
-
-
-def without_pairs(keep: Callable[[int, int], bool]) -> Break:
+def without_pairs(keep: Callable[[int, int], bool]) -> Change:
     """Delete the rows of the pairs of ids that are not to be kept."""
 
     def change(connection: Connection) -> None:
@@ -45,7 +34,7 @@ def without_pairs(keep: Callable[[int, int], bool]) -> Break:
     return change
 
 
-def fewer_inliers(num: int, where: Callable[[int, int], bool]) -> Break:
+def fewer_inliers(num: int, where: Callable[[int, int], bool]) -> Change:
     """Keep the first inliers only of some pairs of ids."""
 
     def change(connection: Connection) -> None:
@@ -60,7 +49,7 @@ def fewer_inliers(num: int, where: Callable[[int, int], bool]) -> Break:
     return change
 
 
-def changed_keypoints(image_id: int, change: Callable[[npt.NDArray[np.float32]], object]) -> Break:
+def changed_keypoints(image_id: int, change: Callable[[npt.NDArray[np.float32]], object]) -> Change:
     """Replace the keypoints (N, 2) of an image by what a function makes of a copy."""
 
     def apply(connection: Connection) -> None:

@@ -9,18 +9,15 @@ import numpy as np
 import pycolmap
 import pytest
 
-from sfm_match.report.doctor import CODES, examine, examine_folder
+from sfm_match.report.doctor import examine, examine_folder
 from sfm_match.report.findings import Finding, Severity
 from tests.colmap_scene import Scene, synthesize
+from tests.databases import FACTOR, Change, Connection, edit, pair_id
 from tests.report.broken import (
-    FACTOR,
-    Break,
-    Connection,
     changed_keypoints,
     copied_row,
-    edit,
     fewer_inliers,
-    pair_id,
+    the_only,
     without_pairs,
 )
 
@@ -42,12 +39,6 @@ def sound(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def database(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(sound, tmp_path / "database.db"))
-
-
-def the_only(findings: list[Finding]) -> Finding:
-    assert [finding.code for finding in findings] == [findings[0].code], findings
-    assert findings[0].code in CODES
-    return findings[0]
 
 
 def names_in(finding: Finding) -> list[str]:
@@ -76,7 +67,7 @@ def of_image_3(a: int, b: int) -> bool:
     return 3 in (a, b)
 
 
-def opened(pairs: list[tuple[int, int]]) -> Break:
+def opened(pairs: list[tuple[int, int]]) -> Change:
     """Turn the relative rotation of pairs by a right angle, as a repeated front would."""
     quarter = pycolmap.Rotation3d(np.array([0, np.sqrt(0.5), 0, np.sqrt(0.5)]))
 
@@ -94,7 +85,7 @@ def opened(pairs: list[tuple[int, int]]) -> Break:
 
 
 WITHOUT_3 = without_pairs(lambda a, b: not of_image_3(a, b))
-BROKEN: dict[str, tuple[str, Severity, list[Break | str]]] = {
+BROKEN: dict[str, tuple[str, Severity, list[Change | str]]] = {
     "keypoints cut off": (
         "damaged-rows",
         PROBLEM,

@@ -11,8 +11,9 @@ import pytest
 from sfm_match.report.doctor import examine
 from sfm_match.report.findings import Severity
 from tests.colmap_scene import Scene, synthesize
-from tests.report.broken import scene_of
-from tests.report.test_doctor_database import PROBLEM, WARNING, the_only
+from tests.report.broken import scene_of, the_only
+
+WARNING, PROBLEM = Severity.WARNING, Severity.PROBLEM
 
 
 def facing(centre: tuple[float, float, float], target: tuple[float, float, float]) -> np.ndarray:

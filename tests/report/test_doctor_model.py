@@ -18,8 +18,8 @@ from sfm_match.report.findings import Finding, Severity
 from sfm_match.spec import Spec
 from sfm_match.types import Matches, Pair
 from tests.colmap_scene import Scene, same_rows, synthesize
-from tests.report.broken import edit, pair_id, without_pairs
-from tests.report.test_doctor_database import the_only
+from tests.databases import edit, pair_id
+from tests.report.broken import the_only, without_pairs
 
 Model = pycolmap.Reconstruction
 

@@ -30,6 +30,7 @@ from tests.scenes import (
     finish,
     make_images,
     read_everything,
+    run_module,
     start,
     wait_for_end,
 )
@@ -93,16 +94,7 @@ def test_a_kill_before_any_change_of_a_file_leaves_the_old_or_the_new(
     assert call("run", reference.images, expected, *OPTIONS).code == 0
     (tmp_path / "work").mkdir()
     folders = (reference.images, reference.out, expected, tmp_path / "work")
-    killing = subprocess.run(
-        [sys.executable, "-m", "tests.kill_at_steps", *map(str, folders), str(stride)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert killing.returncode == 0, killing.stderr
-    assert int(killing.stdout) >= 60 // stride
+    assert run_module("kill_at_steps", *folders, stride, seconds=500) >= 60 // stride
 
 
 HOLD_DATABASE = """

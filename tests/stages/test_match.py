@@ -10,8 +10,10 @@ import pytest
 
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
-from sfm_match.stages.match import MatchReport, match, match_digest
+from sfm_match.stages.match import match, match_digest
+from sfm_match.stages.pairwise import PairsReport
 from sfm_match.types import Features, Matches, Pair, View
+from tests.described import described
 
 EXTRACTOR = Spec("extractors", "synthetic", 1, {})
 NEAREST = Spec.parse("matchers", "nearest", {"ratio": 0.95}, (EXTRACTOR,))
@@ -28,13 +30,7 @@ def features(seed: int, *, as_bytes: bool) -> Features:
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     if as_bytes:
         values = np.round(values * 512).clip(0, 255) / 512
-    num = len(values)
-    return Features(
-        keypoints=np.zeros((num, 2), np.float32),
-        scores=np.ones(num, np.float32),
-        descriptors=values.astype(np.float16) if as_bytes else values.astype(np.float32),
-        image_size=np.array([8, 8], np.int32),
-    )
+    return described(values, np.float16 if as_bytes else np.float32)
 
 
 @dataclass
@@ -51,7 +47,7 @@ class Stores:
         workers: int = 1,
         cache_bytes: int = 1 << 30,
         steps: list[int] | None = None,
-    ) -> tuple[dict[Pair, Matches], MatchReport]:
+    ) -> tuple[dict[Pair, Matches], PairsReport]:
         store = Store.create(self.folder / out, Matches, NEAREST)
         digests = digests or DIGESTS
         report = match(

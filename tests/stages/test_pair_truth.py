@@ -10,8 +10,7 @@ from sfm_match.io.exif import ImageHeader
 from sfm_match.io.model import ModelError
 from sfm_match.spec import ConfigError
 from sfm_match.stages.pair_truth import read_truth
-from tests.io.test_pose_pairs import line_of
-from tests.io.test_pose_pairs import write as write_list
+from tests.pose_lists import line_of, write_list
 from tests.pose_models import random_poses, write
 
 IMAGES = Path("images")

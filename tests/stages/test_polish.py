@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 import pycolmap
 import pytest
-import torch
 
 from sfm_match.geometry.observations import read_observations, surfaces
 from sfm_match.geometry.poses import pose_error, relative_pose
@@ -23,14 +22,11 @@ from sfm_match.stages.scan import scan
 from sfm_match.types import ArrayF64
 from tests.polish_scene import HEIGHT, WIDTH, Photographed, disturbed, photograph
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONCE = Config(rounds=1)
 HELD = Free(focal_length=False, extra_params=False)
 NOTHING = Free(poses=False, focal_length=False, extra_params=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,16 @@ import pytest
 
 from sfm_match.stages.recipe import Recipe
 from tests.kill_polish import POLISHED
-from tests.scenes import Outcome, call, make_images, make_truth, model_content, results, start
+from tests.scenes import (
+    Outcome,
+    call,
+    make_images,
+    make_truth,
+    model_content,
+    results,
+    run_module,
+    start,
+)
 
 PLAIN = POLISHED[:-2]
 
@@ -165,16 +172,8 @@ def test_a_recipe_without_it_says_how_to_have_it(base: Made, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("stride", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_whole_models(base: Made, tmp_path: Path, stride: int) -> None:
-    killing = subprocess.run(
-        [sys.executable, "-m", "tests.kill_polish", base.plain, base.out, tmp_path, str(stride)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert killing.returncode == 0, killing.stderr
-    assert int(killing.stdout) >= 24 // stride
+    folders = (base.plain, base.out, tmp_path)
+    assert run_module("kill_polish", *folders, stride, seconds=300) >= 24 // stride
 
 
 def test_a_kill_9_while_it_works_loses_nothing(base: Made, tmp_path: Path) -> None:

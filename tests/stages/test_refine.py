@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 
 from sfm_match.io.store import Store
 from sfm_match.spec import ConfigError, Spec
@@ -18,16 +17,13 @@ from sfm_match.types import ArrayF64, Correspondences, Image, Pair
 from tests.pictures import noise_picture
 from tests.scenes import truncate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MATCHER = Spec("matchers", "points", 1, {})
 REFINER = Spec.parse("refiners", "photometric", {"search": 4.0}, (MATCHER,))
 SHIFTS = {"a.png": (0, 0), "b.png": (9, 4), "c.png": (3, 11)}
 WIDTH, HEIGHT = 220, 160
 TURNED = 6  # what EXIF calls a raster that has to be turned clockwise to be upright
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def save(path: Path, picture: Image, orientation: int) -> None:

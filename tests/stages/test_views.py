@@ -12,7 +12,8 @@ from sfm_match.geometry.raster import inverse_orientation, points_to_upright, up
 from sfm_match.io.images import ImageError
 from sfm_match.io.store import Store
 from sfm_match.spec import Spec
-from sfm_match.stages.match import MatchReport, match, match_digest
+from sfm_match.stages.match import match, match_digest
+from sfm_match.stages.pairwise import PairsReport
 from sfm_match.stages.scan import Source, scan
 from sfm_match.stages.views import (
     Placement,
@@ -45,7 +46,7 @@ def save(path: Path, picture: Image, orientation: int = 1) -> None:
 
 def run(
     folder: Path, pairs: list[Pair], masks: Path | None = None, workers: int | None = None
-) -> tuple[dict[Pair, Correspondences], MatchReport]:
+) -> tuple[dict[Pair, Correspondences], PairsReport]:
     sources = scan(folder, masks).images
     digests = {name: source.digest for name, source in sources.items()}
     store = Store(folder.parent / "correspondences", Correspondences)

@@ -100,6 +100,14 @@ def test_taken_up_again_the_curve_is_the_same(tmp_path: Path) -> None:
     assert resumed.number == SMALL.steps
 
 
+def test_a_stopped_training_keeps_its_last_step(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_training(trainer(), batch_of, SMALL.steps, tmp_path, stop=lambda: True)
+    assert len(curve(tmp_path)) == 1
+    run_training(trainer(), batch_of, SMALL.steps, tmp_path)
+    assert [row["step"] for row in curve(tmp_path)] == list(range(SMALL.steps))
+
+
 @pytest.mark.slow
 def test_killed_training_gives_the_same_curve(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
