@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 
@@ -61,6 +62,7 @@ INPUT_ERRORS = (
 def main() -> None:
     """Run the command line; errors of the input are one line on standard error."""
     keep_freed_memory()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pycolmap's handler prints its stack
     try:
         app(standalone_mode=True)
     except (*INPUT_ERRORS, OSError) as error:

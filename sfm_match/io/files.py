@@ -35,6 +35,10 @@ def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     except FileError:  # it says so already; what is written may come from other files
         raise
     except failures as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise FileError(
+                f"{path}: cannot be written: there is no folder {path.parent}"
+            ) from error
         raise FileError(
             f"{path}: cannot be written: {_reason(error)}{room(path)}; what was finished before "
             "is kept, and the same command goes on from it"

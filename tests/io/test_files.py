@@ -55,3 +55,9 @@ def test_errors_of_a_library_count_where_they_are_named(tmp_path: Path) -> None:
             raise RuntimeError("of the library")
     with pytest.raises(RuntimeError, match=r"^not named$"), writing(tmp_path / "a"):
         raise RuntimeError("not named")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nothing" / "report.html"
+    with pytest.raises(FileError, match=f"there is no folder {path.parent}$"):
+        write_text(path, "")
