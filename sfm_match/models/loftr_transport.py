@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def assign_with_dustbins(scores: Tensor, bin_score: float, iterations: int) -> Tensor:
+def assign_with_dustbins(scores: Tensor, bin_score: float | Tensor, iterations: int) -> Tensor:
     """Return how much of each row goes to each column, a partial assignment.
 
     A row and a column for what stays unmatched are added; each row and column then holds a mass of
@@ -20,15 +20,17 @@ def assign_with_dustbins(scores: Tensor, bin_score: float, iterations: int) -> T
 
     Args:
         scores: (N, L, S), the larger the more alike.
-        bin_score: the score of staying unmatched.
+        bin_score: the score of staying unmatched; a tensor () where it is learnt.
         iterations: how often rows and columns are scaled.
 
     Returns:
         (N, L + 1, S + 1), from 0 to 1 but for the last row and column; columns sum to their masses.
     """
     batch, num_rows, num_columns = scores.shape
-    padded = scores.new_full((batch, num_rows + 1, num_columns + 1), bin_score)
-    padded[:, :-1, :-1] = scores
+    unmatched = torch.as_tensor(bin_score, dtype=scores.dtype, device=scores.device)
+    row = unmatched.expand(batch, 1, num_columns + 1)
+    column = unmatched.expand(batch, num_rows, 1)
+    padded = torch.cat([torch.cat([scores, column], dim=2), row], dim=1)
     row_mass = scores.new_zeros(num_rows + 1)
     row_mass[-1] = torch.tensor(float(num_columns)).log()
     column_mass = scores.new_zeros(num_columns + 1)

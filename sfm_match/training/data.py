@@ -71,6 +71,8 @@ def sources_of(
     seed: int,
     progress: Progress,
     light: Light | None = None,
+    warps: Warps | None = None,
+    rooms: Rooms | None = None,
 ) -> tuple[list[tuple[Source, float]], list[str]]:
     """Return sources of pairs with their shares, and what they are, a line each.
 
@@ -81,13 +83,15 @@ def sources_of(
         seed: of what is made up and of the rooms.
         progress: shows the rendering.
         light: what changes between two pictures; the default if None.
+        warps: how far two crops of one picture differ; the default if None.
+        rooms: which rooms, and how far two views are apart; those of `config` if None.
 
     Raises:
         ConfigError: there is no pair at all.
         ModelError: the model cannot be used.
     """
     light = light or Light()
-    warps = Warps(size=config.size)
+    warps = warps or Warps(size=config.size)
     found: list[tuple[Source, float]] = []
     said = []
     if config.photographs:
@@ -98,7 +102,7 @@ def sources_of(
         found.append((warping(pictures, warps, light), config.made_up))
         said.append(f"{len(pictures)} pictures computed by this package, partly from them")
     if config.rendered:
-        rooms = Rooms(num=config.num_rooms, views=config.num_views, size=config.size)
+        rooms = rooms or Rooms(num=config.num_rooms, views=config.num_views, size=config.size)
         advance = progress("render", rooms.num)
         found.append((rendering(photographs, rooms, light, seed, advance), config.rendered))
         said.append(f"{rooms.num * rooms.views} views of {rooms.num} rooms, with them on the walls")
