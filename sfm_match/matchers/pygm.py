@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ from sfm_match.models.graph_matching_geometry import (
 from sfm_match.models.pygm_config import CLASSICAL, EMBEDDING, Config
 from sfm_match.models.pygm_parts import Indices, cut_parts, merge_votes
 from sfm_match.models.pygm_solvers import Graphs, hungarian, memory, solve, with_dustbins
+from sfm_match.models.pygm_weights import parted, read_tensors
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.types import ArrayBool, ArrayF32, ArrayF64, Features, Matcher, Matches, View
 
@@ -55,6 +56,7 @@ _DESCRIPTORS = "descriptors"
 _DIGEST = re.compile("@[0-9a-f]{16}$")
 _EMPTY = Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
 _VGG_WEIGHTS = "vgg16-bn"
+_OWN_CNN = "{} holds the CNN of its node features too: set node_features to the same file"
 # What solvers may keep of the parts that are matched at once.
 _BYTES_AT_ONCE = 100_000_000
 
@@ -280,7 +282,9 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Matcher[Enco
     solver, vgg16 = None, None
     try:
         if config.solver not in CLASSICAL:
-            state = _read(config.weights)
+            state, cnn = parted(_read(config.weights))
+            if cnn and config.node_features == _DESCRIPTORS:
+                raise ConfigError(_OWN_CNN.format(config.weights))
             solver = pygm_solvers.network_from_state(config.solver, state).to(device)
         if config.node_features != _DESCRIPTORS:
             state = _read(_DIGEST.sub("", config.node_features))
@@ -292,7 +296,4 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Matcher[Enco
 
 def _read(name: str) -> dict[str, Tensor]:
     """Return the tensors of a file of weights."""
-    state = torch.load(weights.find(name), map_location="cpu", weights_only=True)
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{name} holds a {type(state).__name__}, not a dictionary of tensors")
-    return dict(state)
+    return read_tensors(weights.find(name))

@@ -27,7 +27,8 @@ class Config:
             were trained on Pascal VOC. The other solvers have none.
         node_features: what keypoints are compared by: `descriptors`, or maps of VGG16 with these
             weights: `vgg16-bn`, or the path of a file. The published weights of `pca_gm`,
-            `ipca_gm` and `cie` are for such maps.
+            `ipca_gm` and `cie` are for `vgg16-bn`; those that `sfm-match train` makes of them
+            hold a CNN of their own, so that `weights` and `node_features` are the same file.
         graph: which keypoints are linked: each with its `neighbours` nearest ones (`knn`), those
             of the Delaunay triangulation (`delaunay`), or all (`full`).
         neighbours: of each keypoint, for `knn`.
