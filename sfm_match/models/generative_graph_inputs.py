@@ -114,9 +114,12 @@ def network_bytes(network: GenerativeGraph, half: bool = False) -> bytes:
         half: float16, half the size.
     """
     state = {name: value.half() if half else value for name, value in _state(network).items()}
-    return safetensors.torch.save(
-        state, {_MARK: json.dumps(dataclasses.asdict(network.config), sort_keys=True)}
-    )
+    return safetensors.torch.save(state, metadata(network))
+
+
+def metadata(network: GenerativeGraph) -> dict[str, str]:
+    """Return what a file of weights says of the network's structure."""
+    return {_MARK: json.dumps(dataclasses.asdict(network.config), sort_keys=True)}
 
 
 def _state(network: GenerativeGraph) -> dict[str, Tensor]:

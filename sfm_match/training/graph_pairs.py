@@ -1,32 +1,30 @@
-"""Pairs of keypoint sets with known partners, made from single images and from rendered scenes.
+"""Pairs of keypoint sets with known partners, which the generative graph matcher is trained on.
 
-Three sources: one image's keypoints, of which each side loses some; keypoints detected again under
-a known warp; keypoints detected again in another rendered view, with true parallax and occlusion.
-Truth knows nodes that are on both sides, on one, and of which it cannot be told.
+Two sources: keypoints that are detected in both pictures of a `DensePair`, and those of one picture
+of which each side loses some. Truth knows nodes that are on both sides, on one, and of which it
+cannot be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from sfm_match.models.generative_graph_losses import UNKNOWN, UNMATCHED
-from sfm_match.synthetic.flow import correspondences
-from sfm_match.synthetic.lighting import LitScene
-from sfm_match.synthetic.render import render
-from sfm_match.synthetic.textures import as_rgb, to_image
-from sfm_match.types import ArrayBool, ArrayF32, ArrayF64, Extractor, Features, Image
+from sfm_match.training.pairs import DensePair
+from sfm_match.types import ArrayBool, ArrayF32, ArrayF64, Extractor, Features
 
 Partners = npt.NDArray[np.int64]
+Descriptors = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 _NEAR, _FAR = 3.0, 6.0
 """Pixels within which a keypoint is found again, and beyond which it is not."""
+_LANDED = 2.0
+"""Pixels from where the nearest pixel of the first picture lands, if there is one at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,28 +60,27 @@ def _renumbered(partners: Partners, kept: Partners, num: int) -> Partners:
     return np.where(partners >= 0, places[np.maximum(partners, 0)], partners)
 
 
-def limited_pair(
-    rng: np.random.Generator, pair: GraphPair, num: int, drop: float = 0.1
-) -> GraphPair | None:
-    """Return the pair with `num` keypoints a side: the strongest after some are dropped at random.
-
-    Args:
-        rng: source of all choices.
-        pair: the pair.
-        num: how many keypoints each side shall have.
-        drop: the share of them that is dropped at random, if there are that many.
-
-    Returns:
-        None where a side has fewer than `num`.
-    """
+def thinned_pair(rng: np.random.Generator, pair: GraphPair, drop: float) -> GraphPair:
+    """Drop a share of the keypoints of each side, the rest in random order."""
     rows = []
     for features in (pair.features0, pair.features1):
-        if len(features) < num:
-            return None
-        left = max(num, round((1 - drop) * len(features)))
-        kept = rng.permutation(len(features))[:left]
-        rows.append(kept[np.argsort(-features.scores[kept], kind="stable")][:num])
+        left = max(1, round((1 - drop) * len(features)))
+        rows.append(rng.permutation(len(features))[:left])
     return pair.take(rows[0], rows[1])
+
+
+def strongest_pair(pair: GraphPair, num0: int, num1: int) -> GraphPair:
+    """Return the pair with the strongest keypoints of each side, so many if there are."""
+    rows = [
+        np.argsort(-features.scores, kind="stable")[:num]
+        for features, num in ((pair.features0, num0), (pair.features1, num1))
+    ]
+    return pair.take(rows[0], rows[1])
+
+
+def swapped_pair(pair: GraphPair) -> GraphPair:
+    """Return the pair with its sides exchanged."""
+    return GraphPair(pair.features1, pair.features0, pair.partners1, pair.partners0)
 
 
 def moved_pair(
@@ -167,8 +164,10 @@ def partners_by_position(
 ) -> GraphPair:
     """Find who is partner of whom from where keypoints lie in the other image.
 
-    Partners are nearest to each other within 3 px, in the images they are carried to. Unmatched is
-    who is not seen in the other image, or has no keypoint within 6 px there. Others are unknown.
+    Partners lie within 3 px of each other, in both images, and of all that do so each has the
+    descriptor most similar to the other's: detectors find several keypoints at one place, of other
+    scales and orientations. Unmatched is who is not seen in the other image, or has no keypoint
+    within 6 px there. Others are unknown.
 
     Args:
         features0: N keypoints.
@@ -178,178 +177,66 @@ def partners_by_position(
         back: float64 (M, 2), the second image's keypoints in the first image.
         seen1: bool (M,), the same.
     """
-    near0, near1 = _misses(features1, forth, seen0), _misses(features0, back, seen1)
-    partners = []
-    for seen, (to, miss), (home, _) in ((seen0, near0, near1), (seen1, near1, near0)):
-        found = np.where(~seen | (miss > _FAR), UNMATCHED, UNKNOWN).astype(np.int64)
-        rows = np.flatnonzero(seen & (miss <= _NEAR))
-        agree = rows[home[to[rows]] == rows]
-        found[agree] = to[agree]
-        partners.append(found)
-    both = _mutual(partners[0], partners[1])
-    return GraphPair(features0, features1, *both)
+    miss0 = _misses(forth, seen0, features1)
+    miss1 = _misses(back, seen1, features0).T
+    near = (miss0 <= _NEAR) & (miss1 <= _NEAR)
+    alike = np.where(near, _unit(features0.descriptors) @ _unit(features1.descriptors).T, -np.inf)
+    partners0 = _unmatched_or_unknown(miss0)
+    partners1 = _unmatched_or_unknown(miss1.T)
+    rows = np.flatnonzero(near.any(axis=1))
+    if len(rows):
+        best = alike[rows].argmax(axis=1)
+        mutual = alike[:, best].argmax(axis=0) == rows
+        partners0[rows[mutual]] = best[mutual]
+        partners1[best[mutual]] = rows[mutual]
+    return GraphPair(features0, features1, partners0, partners1)
 
 
-def _misses(features: Features, points: ArrayF64, seen: ArrayBool) -> tuple[Partners, ArrayF64]:
-    """Return the keypoint nearest to each point (N, 2), and its distance; none where not seen."""
-    to, miss = np.full(len(points), -1, np.int64), np.full(len(points), np.inf)
-    if len(features) and seen.any():
-        miss[seen], to[seen] = cKDTree(features.keypoints).query(points[seen])
-    return to, miss
+def _misses(points: ArrayF64, seen: ArrayBool, features: Features) -> ArrayF64:
+    """Return the distances (N, M) of points to keypoints; infinite where a point is not seen."""
+    distances = cdist(np.where(seen[:, None], points, 0.0), features.keypoints)
+    return np.where(seen[:, None], distances, np.inf)
 
 
-def _mutual(partners0: Partners, partners1: Partners) -> tuple[Partners, Partners]:
-    """Make unknown whom only one side calls a partner."""
-    cleaned = []
-    for own, other in ((partners0, partners1), (partners1, partners0)):
-        rows = np.flatnonzero(own >= 0)
-        doubtful = rows[other[own[rows]] != rows]
-        copy = own.copy()
-        copy[doubtful] = UNKNOWN
-        cleaned.append(copy)
-    return cleaned[0], cleaned[1]
+def _unit(descriptors: Descriptors) -> ArrayF32:
+    lengths = np.linalg.norm(descriptors.astype(np.float32), axis=1, keepdims=True)
+    return np.asarray(descriptors / np.maximum(lengths, 1e-12), np.float32)
 
 
-def random_homography(
-    rng: np.random.Generator, size: tuple[int, int], *, turn: float, zoom: float, tilt: float
-) -> ArrayF64:
-    """Return a homography of the image onto itself, seen from another place.
+def _unmatched_or_unknown(misses: ArrayF64) -> Partners:
+    far = misses.min(axis=1, initial=np.inf) > _FAR
+    return np.where(far, UNMATCHED, UNKNOWN).astype(np.int64)
+
+
+def redetected_pair(pair: DensePair, extractor: Extractor) -> GraphPair:
+    """Detect keypoints in two pictures; their flow says who is whose partner.
 
     Args:
-        rng: source of all choices.
-        size: width and height, in pixels.
-        turn: standard deviation of the rotation, in degrees.
-        zoom: standard deviation of the logarithm of the scale.
-        tilt: how far the corners move towards each other, relative to the image.
-    """
-    width, height = size
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    angle, scale = np.radians(rng.normal(0, turn)), np.exp(rng.normal(0, zoom))
-    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
-    centre = np.array([width, height]) / 2
-    moved = (corners - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
-    moved += rng.uniform(-tilt, tilt, (4, 2)) * size + rng.uniform(-0.15, 0.15, 2) * size
-    found = cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
-    return np.asarray(found, np.float64)
-
-
-def warped_pair(
-    rng: np.random.Generator,
-    image: Image,
-    extractor: Extractor,
-    *,
-    turn: float = 15.0,
-    zoom: float = 0.25,
-    tilt: float = 0.15,
-) -> GraphPair:
-    """Detect keypoints in an image and again under a random homography and another exposure.
-
-    Args:
-        rng: source of all choices.
-        image: the image.
+        pair: the pictures; where there is no flow, nothing may be seen of the second one.
         extractor: what finds the keypoints.
-        turn: see `random_homography`.
-        zoom: see `random_homography`.
-        tilt: see `random_homography`.
     """
-    height, width = image.shape[:2]
-    to_second = random_homography(rng, (width, height), turn=turn, zoom=zoom, tilt=tilt)
-    # OpenCV counts from the centre of the first pixel, keypoints from its corner.
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    raster = np.linalg.inv(half) @ to_second @ half
-    border = tuple(rng.integers(0, 255, 3).tolist())
-    second = cv2.warpPerspective(
-        as_rgb(image), raster, (width, height), flags=cv2.INTER_AREA, borderValue=border
-    )
-    to_first = np.asarray(np.linalg.inv(to_second), np.float64)
-    features0 = extractor(changed_light(rng, as_rgb(image)))
-    features1 = extractor(changed_light(rng, np.asarray(second, np.uint8)))
-    forth, seen0 = _carried(features0.keypoints, to_second, (width, height))
-    back, seen1 = _carried(features1.keypoints, to_first, (width, height))
+    features0, features1 = extractor(pair.image0), extractor(pair.image1)
+    forth, seen0 = _carried(features0.keypoints, pair.flow)
+    back, seen1 = _carried_back(features1.keypoints, pair.flow)
     return partners_by_position(features0, features1, forth, seen0, back, seen1)
 
 
-def changed_light(rng: np.random.Generator, image: Image) -> Image:
-    """Return the image (H, W, 3) with another gamma, gain, colour and noise, perhaps blurred."""
-    values = 255.0 * (image / 255.0) ** np.exp(rng.normal(0, 0.25))
-    values = values * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3)) + rng.normal(0, 8)
-    if rng.random() < 0.3:
-        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.4, 1.2))
-    return to_image(values + rng.normal(0, rng.uniform(0, 6), image.shape))
-
-
-def _carried(
-    points: ArrayF32, homography: ArrayF64, size: tuple[int, int]
-) -> tuple[ArrayF64, ArrayBool]:
-    """Return points (N, 2) under a homography, and which of them fall into the image."""
-    lifted = np.c_[points, np.ones(len(points))].astype(np.float64) @ homography.T
-    in_front = lifted[:, 2] > 1e-6
-    carried = lifted[:, :2] / np.where(in_front, lifted[:, 2], 1.0)[:, None]
-    inside = (carried >= 0).all(axis=1) & (carried < size).all(axis=1)
-    return carried, np.asarray(in_front & inside, np.bool_)
-
-
-@dataclass(frozen=True, eq=False)
-class RenderedView:
-    """A rendered view of a scene, and what was detected in it.
-
-    Attributes:
-        features: of the picture.
-        depth: float32 (H, W), as in `synthetic.render.Rendering`.
-        camera: its camera.
-        cam_from_world: its pose.
-    """
-
-    features: Features
-    depth: ArrayF32
-    camera: pycolmap.Camera
-    cam_from_world: pycolmap.Rigid3d
-
-
-def rendered_view(
-    rng: np.random.Generator,
-    scene: LitScene,
-    camera: pycolmap.Camera,
-    cam_from_world: pycolmap.Rigid3d,
-    extractor: Extractor,
-) -> RenderedView:
-    """Render a view with a random exposure and noise, and detect keypoints in it."""
-    view = render(
-        scene,
-        camera,
-        cam_from_world,
-        samples=2,
-        exposure=float(rng.uniform(0.75, 1.35)),
-        noise=float(rng.uniform(0, 0.02)),
-        seed=int(rng.integers(2**31)),
-    )
-    return RenderedView(extractor(view.image), view.depth, camera, cam_from_world)
-
-
-def rendered_pair(a: RenderedView, b: RenderedView) -> GraphPair:
-    """Return the pair of two views of one scene; their depths say who is whose partner."""
-    b_from_a = b.cam_from_world * a.cam_from_world.inverse()
-    forth = correspondences(a.depth, b.depth, a.camera, b.camera, b_from_a)
-    back = correspondences(b.depth, a.depth, b.camera, a.camera, b_from_a.inverse())
-    return partners_by_position(
-        a.features,
-        b.features,
-        *_sampled(a.features.keypoints, forth.points1, forth.valid),
-        *_sampled(b.features.keypoints, back.points1, back.valid),
-    )
-
-
-def _sampled(points: ArrayF32, flow: ArrayF32, valid: ArrayBool) -> tuple[ArrayF64, ArrayBool]:
-    """Return where points (N, 2) lie in the other image by the flow of the pixel they are in."""
-    height, width = valid.shape
+def _carried(points: ArrayF32, flow: ArrayF32) -> tuple[ArrayF64, ArrayBool]:
+    """Return where points (N, 2) lie in the other picture, and whether they are seen there."""
+    height, width = flow.shape[:2]
     columns = np.clip(points[:, 0].astype(np.int64), 0, width - 1)
     rows = np.clip(points[:, 1].astype(np.int64), 0, height - 1)
     # The rest of a pixel moves as the pixel does.
     inside = points - (np.stack([columns, rows], axis=1) + 0.5)
-    seen = valid[rows, columns]
-    carried = np.where(seen[:, None], flow[rows, columns] + inside, 0.0)
-    return carried.astype(np.float64), seen
+    carried = (flow[rows, columns] + inside).astype(np.float64)
+    return carried, np.asarray(~np.isnan(carried[:, 0]), np.bool_)
 
 
-Source = Callable[[np.random.Generator], GraphPair]
-"""Makes a pair; the same state of the generator makes the same pair."""
+def _carried_back(points: ArrayF32, flow: ArrayF32) -> tuple[ArrayF64, ArrayBool]:
+    """Return the pixels of the first picture that land nearest to points (N, 2) of the second."""
+    rows, columns = np.nonzero(~np.isnan(flow[..., 0]))
+    if len(rows) == 0:
+        return np.zeros((len(points), 2)), np.zeros(len(points), np.bool_)
+    distances, nearest = cKDTree(flow[rows, columns]).query(points)
+    pixels = np.stack([columns[nearest], rows[nearest]], axis=1) + 0.5
+    return pixels, np.asarray(distances <= _LANDED, np.bool_)

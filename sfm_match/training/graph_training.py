@@ -9,7 +9,7 @@ compare with the network before training, which is a fair matcher already.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ from sfm_match.models.generative_graph import Completed, GenerativeGraph, Graph,
 from sfm_match.models.generative_graph_inputs import EdgeKind, batch_of, nodes_of
 from sfm_match.models.generative_graph_layers import mean_pairwise_cosine
 from sfm_match.models.generative_graph_losses import (
-    UNMATCHED,
     Truth,
     contrastive,
     hamming,
@@ -42,6 +41,7 @@ class TrainingConfig:
     Attributes:
         steps: how many there are: the learning rate falls to 0 by a cosine.
         warm_up: steps in which it rises from 0.
+        batch: pairs in a step.
         learning_rate: of AdamW.
         scalar_rate: times that for the network's single numbers and the consensus' few.
         weight_decay: of AdamW.
@@ -63,8 +63,9 @@ class TrainingConfig:
 
     steps: PositiveInt = 1000
     warm_up: NonNegativeInt = 50
+    batch: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-3
-    scalar_rate: PositiveFloat = 10.0
+    scalar_rate: PositiveFloat = 1.0
     weight_decay: NonNegativeFloat = 1e-4
     clip: PositiveFloat = 1.0
     edges: EdgeKind = "delaunay"
@@ -95,45 +96,23 @@ class Step(NamedTuple):
     Attributes:
         number: from 0 on.
         loss: the weighted sum.
-        terms: each term by its name, unweighted.
+        terms: each term of the loss by its name, unweighted; `sharpness`, how much the cosine of
+            descriptors counts; `cosine_0` on, the mean pairwise cosine of the node features after
+            each layer, in training mode: near 1 where they are smoothed until all are alike.
         gradient: the length of the gradient before it was clipped.
-        cosines: the mean pairwise cosine of the node features after each layer, in training mode.
     """
 
     number: int
     loss: float
     terms: dict[str, float]
     gradient: float
-    cosines: tuple[float, ...]
-
-
-class Evaluation(NamedTuple):
-    """How well pairs are matched, in evaluation mode.
-
-    Attributes:
-        loss: the mean negative log-likelihood.
-        accuracy: the share of nodes of known partner, unmatched ones too, that get it right.
-        recall: the share of the true matches that are found.
-        precision: the share of the found matches, of nodes of known partner, that are true.
-        nearest_recall: the recall of mutual nearest neighbours, for comparison.
-        nearest_precision: their precision.
-        cosines: the mean pairwise cosine of the node features after each layer.
-    """
-
-    loss: float
-    accuracy: float
-    recall: float
-    precision: float
-    nearest_recall: float
-    nearest_precision: float
-    cosines: tuple[float, ...]
 
 
 def make_batch(pairs: Sequence[GraphPair], config: TrainingConfig, device: str = "cpu") -> Batch:
     """Make tensors of pairs; the graphs are built on the keypoints that are left.
 
     Raises:
-        ValueError: they have different numbers of keypoints; see `graph_pairs.limited_pair`.
+        ValueError: they have different numbers of keypoints; see `graph_pairs.strongest_pair`.
     """
     sides = [
         batch_of([nodes_of(side, config.edges, config.num_neighbours, device) for side in features])
@@ -170,6 +149,9 @@ class Trainer:
         completed = self.network(batch.graph0, batch.graph1)
         terms = loss_terms(completed, batch.truth, self.config)
         loss = weighted_sum(terms, self.config)
+        monitored = {"sharpness": float(self.network.log_sharpness.detach().exp())}
+        for number, layer in enumerate(completed.layers):
+            monitored[f"cosine_{number}"] = mean_pairwise_cosine(layer)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
@@ -179,9 +161,8 @@ class Trainer:
         step = Step(
             self.number,
             float(loss.detach()),
-            {name: float(term.detach()) for name, term in terms.items()},
+            {name: float(term.detach()) for name, term in terms.items()} | monitored,
             float(length),
-            tuple(mean_pairwise_cosine(layer) for layer in completed.layers),
         )
         self.number += 1
         return step
@@ -215,14 +196,6 @@ def learning_rate(number: int, config: TrainingConfig) -> float:
         return config.learning_rate * (number + 1) / config.warm_up
     done = (number - config.warm_up) / max(config.steps - config.warm_up, 1)
     return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-
-def train(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[Step]:
-    """Take the steps that are left, one for each batch, as they are asked for."""
-    for batch in batches:
-        if trainer.number >= trainer.config.steps:
-            return
-        yield trainer.step(batch)
 
 
 def plan_of(completed: Completed, config: TrainingConfig) -> Plan:
@@ -279,63 +252,3 @@ def _membership(completed: Completed, truth: Truth) -> Tensor:
     which, rows = (truth.partners0 >= 0).nonzero(as_tuple=True)
     is_match[which, rows, truth.partners0[which, rows]] = True
     return membership_loss(*completed.memberships, soft, is_match)
-
-
-@torch.no_grad()
-def evaluate(
-    network: GenerativeGraph, batches: Sequence[Batch], config: TrainingConfig
-) -> Evaluation:
-    """Match batches with Sinkhorn and compare with the truth; the network's mode is kept."""
-    was_training = network.training
-    network.eval()
-    rows, cosines = [], []
-    for batch in batches:
-        completed = network(batch.graph0, batch.graph1)
-        plan = plan_of(completed, config)
-        found = partners_of(plan)
-        nearest = _mutual_best(batch.graph0.descriptors @ batch.graph1.descriptors.mT)
-        loss = negative_log_likelihood(plan, batch.truth)
-        rows.append([loss, *_counts(found, batch.truth), *_counts(nearest, batch.truth)])
-        cosines.append([mean_pairwise_cosine(layer) for layer in completed.layers])
-    network.train(was_training)
-    table = torch.tensor(rows, dtype=torch.float64)
-    sums = table.sum(dim=0).tolist()
-    right, known, true, total, said = sums[1:6]
-    _, _, nearest_true, _, nearest_said = sums[6:]
-    return Evaluation(
-        loss=sums[0] / len(batches),
-        accuracy=right / max(known, 1),
-        recall=true / max(total, 1),
-        precision=true / max(said, 1),
-        nearest_recall=nearest_true / max(total, 1),
-        nearest_precision=nearest_true / max(nearest_said, 1),
-        cosines=tuple(torch.tensor(cosines).mean(dim=0).tolist()),
-    )
-
-
-def partners_of(plan: Plan) -> Tensor:
-    """Return the partners of the first graph's nodes, int64 (B, N), or `UNMATCHED`.
-
-    Partners are each other's most probable and more probable than to be unmatched.
-    """
-    best = _mutual_best(plan.nodes)
-    value = plan.nodes.gather(2, best.clamp_min(0)[..., None])[..., 0]
-    alone = plan.unmatched0.logsumexp(dim=2)
-    return torch.where(value > alone, best, UNMATCHED)
-
-
-def _mutual_best(values: Tensor) -> Tensor:
-    """Return the columns (B, N) of values (B, N, M) that are best in row and column, or -1."""
-    columns, rows = values.argmax(dim=2), values.argmax(dim=1)
-    own = torch.arange(values.shape[1], device=values.device)
-    return torch.where(rows.gather(1, columns) == own, columns, UNMATCHED)
-
-
-def _counts(found: Tensor, truth: Truth) -> tuple[int, int, int, int, int]:
-    """Return how many nodes are right, known, truly matched rightly, truly matched, matched."""
-    partners = truth.partners0
-    known = partners >= UNMATCHED
-    right = known & (found == partners)
-    matched = partners >= 0
-    said = known & (found >= 0)
-    return tuple(int(x.sum()) for x in (right, known, right & matched, matched, said))  # type: ignore[return-value]

@@ -28,6 +28,8 @@ class Rooms:
         width: of a picture, in pixels.
         height: of a picture, in pixels.
         farthest: how many views apart the two of a pair may be.
+        step: typical distance from view to view, in metres.
+        turn: typical change of direction from view to view, in degrees.
         size: side of a crop, in pixels.
     """
 
@@ -36,6 +38,8 @@ class Rooms:
     width: int = 480
     height: int = 360
     farthest: int = 3
+    step: float = 0.6
+    turn: float = 12.0
     size: int = 192
 
 
@@ -72,7 +76,8 @@ def rendering(
 def _walk(rng: np.random.Generator, photographs: Sequence[Image], rooms: Rooms) -> list[_View]:
     scene = random_room(rng, photographs, texels_per_metre=120.0)
     lit = illuminate(scene)
-    poses = random_walk(rng, room_size(scene), rooms.views)
+    size = room_size(scene)
+    poses = random_walk(rng, size, rooms.views, step=rooms.step, turn=rooms.turn)
     return [_view(rng, lit, pose, rooms) for pose in poses]
 
 

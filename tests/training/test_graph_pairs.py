@@ -3,28 +3,27 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import pycolmap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sfm_match.models.generative_graph_losses import UNKNOWN, UNMATCHED
 from sfm_match.spec import Spec
-from sfm_match.synthetic.builders import rectangle
-from sfm_match.synthetic.lighting import LitScene, illuminate
-from sfm_match.synthetic.scene import Lamp, Scene, look_at
 from sfm_match.training.graph_pairs import (
     GraphPair,
     dropped_pair,
-    limited_pair,
     moved_pair,
     partners_by_position,
-    rendered_pair,
-    rendered_view,
-    warped_pair,
+    redetected_pair,
+    strongest_pair,
+    swapped_pair,
+    thinned_pair,
 )
+from sfm_match.training.pairs import DensePair
+from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Extractor, Features, Image
 from tests.pictures import noise_picture
+from tests.training.test_warps import STILL
 
 
 @cache
@@ -86,20 +85,35 @@ def test_the_second_side_is_disturbed_and_shuffled() -> None:
         dropped_pair(np.random.default_rng(0), detected(), 1.0)
 
 
-def test_limiting_keeps_the_strongest_and_the_truth() -> None:
+def test_the_strongest_keep_their_truth() -> None:
     pair = dropped_pair(np.random.default_rng(0), detected(), 0.2, jitter=0.0, noise=0.0)
-    some = limited_pair(np.random.default_rng(1), pair, 150, drop=0.0)
-    assert some is not None
-    assert len(some.features0) == len(some.features1) == 150
+    some = strongest_pair(pair, 150, 120)
+    assert (len(some.features0), len(some.features1)) == (150, 120)
     assert_consistent(some)
-    rest = np.sort(pair.features0.scores)[::-1]
-    assert some.features0.scores.min() >= rest[150]
+    assert some.features0.scores.min() >= np.sort(pair.features0.scores)[::-1][150]
     matched = np.flatnonzero(some.partners0 >= 0)
-    assert len(matched) > 60
+    assert len(matched) > 50
     np.testing.assert_array_equal(
         some.features0.keypoints[matched], some.features1.keypoints[some.partners0[matched]]
     )
-    assert limited_pair(np.random.default_rng(1), pair, len(detected()) + 1) is None
+    everyone = strongest_pair(pair, 10_000, 10_000)
+    assert (everyone.partners0 >= 0).sum() == (pair.partners0 >= 0).sum()
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(0, 0.9))
+def test_thinning_drops_a_share_of_each_side(seed: int, drop: float) -> None:
+    pair = dropped_pair(np.random.default_rng(0), detected(), 0.2, jitter=0.0, noise=0.0)
+    thin = thinned_pair(np.random.default_rng(seed), pair, drop)
+    assert_consistent(thin)
+    assert len(thin.features0) == round((1 - drop) * len(pair.features0))
+    assert len(thin.features1) == round((1 - drop) * len(pair.features1))
+    matched = np.flatnonzero(thin.partners0 >= 0)
+    np.testing.assert_array_equal(
+        thin.features0.keypoints[matched], thin.features1.keypoints[thin.partners0[matched]]
+    )
+    swapped = swapped_pair(thin)
+    np.testing.assert_array_equal(swapped.partners0, thin.partners1)
+    np.testing.assert_array_equal(swapped.features1.keypoints, thin.features0.keypoints)
 
 
 def test_a_keypoint_is_partner_unmatched_or_unknown() -> None:
@@ -130,49 +144,75 @@ def test_a_keypoint_is_partner_unmatched_or_unknown() -> None:
     assert_consistent(pair)
 
 
+def test_of_keypoints_at_one_place_those_that_look_alike_are_partners() -> None:
+    places = np.array([[10, 10], [10, 10], [60, 10], [60, 10]], np.float32)
+    looks = np.eye(4, dtype=np.float32)
+    first = Features(places, np.ones(4, np.float32), looks, np.array([100, 100], np.int32))
+    order = np.array([3, 1, 0, 2])
+    second = first.take(order)
+    seen = np.ones(4, np.bool_)
+    exact = (first.keypoints.astype(np.float64), second.keypoints.astype(np.float64))
+    pair = partners_by_position(first, second, exact[0], seen, exact[1], seen)
+    np.testing.assert_array_equal(order[pair.partners0], np.arange(4))
+    np.testing.assert_array_equal(pair.partners1, order)
+
+
+def found_alike(pair: GraphPair) -> float:
+    """Share of the partners whose descriptors agree: all, but for look-alikes."""
+    matched = np.flatnonzero(pair.partners0 >= 0)
+    cosines = pair.features0.descriptors[matched] @ pair.features1.descriptors.T
+    return float((cosines.argmax(axis=1) == pair.partners0[matched]).mean())
+
+
 def test_keypoints_are_found_again_under_a_warp() -> None:
-    image = noise_picture(240, 320, seed=3)
-    pair = warped_pair(np.random.default_rng(0), image, sift(), turn=10.0, zoom=0.1, tilt=0.05)
+    picture = np.repeat(noise_picture(400, 400, seed=3)[..., None], 3, axis=2)
+    warps = Warps(size=160, max_zoom=1.2, turn=10.0, tilt=0.05, max_shrink=1.2)
+    source = warping([picture], warps, STILL)
+    for seed in range(3):
+        pair = redetected_pair(source(np.random.default_rng(seed)), sift())
+        assert_consistent(pair)
+        assert (pair.partners0 >= 0).sum() > 30
+        assert found_alike(pair) > 0.7
+
+
+def pillar_before_wall(near: int, far: int) -> DensePair:
+    """Return a picture whose pillar, 80 px wide, moves by `near` px and its wall by `far` px."""
+    wall = np.repeat(noise_picture(240, 420, 1)[..., None], 3, axis=2)
+    pillar = np.repeat(noise_picture(240, 80, 2)[..., None], 3, axis=2)
+    images: list[Image] = [wall[:, :320].copy(), wall[:, far : far + 320].copy()]
+    images[0][:, 150:230], images[1][:, 150 - near : 230 - near] = pillar, pillar
+    x, y = np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5)
+    on_pillar = (x > 150) & (x < 230)
+    there = np.where(on_pillar, x - near, x - far)
+    hidden = ~on_pillar & (there > 150 - near) & (there < 230 - near)
+    flow = np.stack([there, y], axis=2).astype(np.float32)
+    flow[hidden | (there < 0)] = np.nan
+    return DensePair(images[0], images[1], flow)
+
+
+def test_what_is_hidden_is_unmatched() -> None:
+    pair = redetected_pair(pillar_before_wall(near=60, far=10), sift())
     assert_consistent(pair)
-    assert (pair.partners0 >= 0).sum() > 80
-    # What their descriptors say agrees with where they are, but for look-alikes.
+    assert found_alike(pair) > 0.9
+    x0, x1 = pair.features0.keypoints[:, 0], pair.features1.keypoints[:, 0]
     matched = np.flatnonzero(pair.partners0 >= 0)
-    cosines = pair.features0.descriptors[matched] @ pair.features1.descriptors.T
-    assert (cosines.argmax(axis=1) == pair.partners0[matched]).mean() > 0.8
-    again = warped_pair(np.random.default_rng(0), image, sift(), turn=10.0, zoom=0.1, tilt=0.05)
-    np.testing.assert_array_equal(again.partners0, pair.partners0)
-
-
-def wall_and_pillar() -> LitScene:
-    """Return a textured wall at y = 4 m, and a pillar's front before it, at y = 3 m."""
-    textures: list[Image] = [
-        np.repeat(noise_picture(300, 400, seed)[..., None], 3, axis=2) for seed in (1, 2)
-    ]
-    wall = rectangle((0, 4, 0), (5, 0, 0), (0, 0, -4), textures[0])
-    pillar = rectangle((0, 3, 0), (0.8, 0, 0), (0, 0, -4), textures[1])
-    lamp = Lamp(np.array([0.0, -2.0, 2.0]), np.full(3, 20.0))
-    return illuminate(Scene((wall, pillar), (lamp,), (0.5, 0.5, 0.5)), shadow_samples=0)
-
-
-def test_two_rendered_views_have_parallax_and_occlusion() -> None:
-    scene, rng = wall_and_pillar(), np.random.default_rng(0)
-    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 300.0, 320, 240)
-    views = [
-        rendered_view(rng, scene, camera, look_at((x, 0, 0), (0, 4, 0)), sift()) for x in (0, 0.5)
-    ]
-    pair = rendered_pair(views[0], views[1])
-    assert_consistent(pair)
-    matched = np.flatnonzero(pair.partners0 >= 0)
-    assert len(matched) > 60
-    # The pillar moves otherwise than the wall: no homography carries both.
-    depth = views[0].depth[*pair.features0.keypoints[matched].astype(int).T[::-1]]
-    moved = pair.features1.keypoints[pair.partners0[matched], 0]
-    moved = moved - pair.features0.keypoints[matched, 0]
-    near = depth < 3.5
-    assert near.sum() > 5
-    assert moved[near].mean() < moved[~near].mean() - 5
-    cosines = pair.features0.descriptors[matched] @ pair.features1.descriptors.T
-    assert (cosines.argmax(axis=1) == pair.partners0[matched]).mean() > 0.8
+    moved = x0[matched] - x1[pair.partners0[matched]]
+    near = (x0[matched] > 155) & (x0[matched] < 225)
+    far = (x0[matched] < 145) | (x0[matched] > 235)
+    assert min(near.sum(), far.sum()) > 20
+    assert np.abs(moved[near] - 60).max() < 3
+    assert np.abs(moved[far] - 10).max() < 3
+    # The second pillar hides this part of the first wall, and the first one this of the second.
+    hidden0, hidden1 = (x0 > 103) & (x0 < 147), (x1 > 173) & (x1 < 217)
+    assert min(hidden0.sum(), hidden1.sum()) > 10
+    assert (pair.partners0[hidden0] == UNMATCHED).all()
+    assert (pair.partners1[hidden1] == UNMATCHED).all()
+    # Without flow nobody has a partner.
+    nothing = pillar_before_wall(near=60, far=10)
+    nothing.flow[:] = np.nan
+    alone = redetected_pair(nothing, sift())
+    assert (alone.partners0 == UNMATCHED).all()
+    assert (alone.partners1 == UNMATCHED).all()
 
 
 def test_moving_keeps_the_truth_and_turns_scales_and_orientations_along() -> None:
