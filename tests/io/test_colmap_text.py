@@ -182,4 +182,4 @@ def test_eight_thousand_keypoints_take_a_fraction_of_a_second(tmp_path: Path) ->
     )
     start = time.process_time()
     write_colmap_features(tmp_path, [("a.jpg", item)])
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < 1.0

@@ -126,7 +126,7 @@ def test_what_there_is_not_is_named() -> None:
         captions(pair(), "inlyers")
     with pytest.raises(ConfigError, match="no descriptors and maps to draw; r2d2 and aliked do"):
         captions(pair(), "maps")
-    with pytest.raises(ConfigError, match="draw matches: no such thing"):
+    with pytest.raises(ConfigError, match="draw matches: is drawn between two images"):
         image_rows(content(), Choice(("matches",)))
 
 
