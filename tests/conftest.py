@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import settings
 from sfm_match import weights
 from sfm_match.logs import quiet_colmap
 from tests.colmap_scene import Scene, synthesize
+
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a machine that does other work too.
 settings.register_profile("any machine", deadline=None)
