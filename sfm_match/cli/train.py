@@ -18,7 +18,7 @@ from sfm_match.stages.progress import no_progress
 from sfm_match.stages.recipe import parse_settings
 
 if TYPE_CHECKING:
-    from sfm_match.training.loop import TrainingStep
+    from sfm_match.training.optimization import Step
 
 app = typer.Typer()
 
@@ -95,7 +95,7 @@ def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _tensorboard(folder: Path) -> Callable[[TrainingStep], object]:
+def _tensorboard(folder: Path) -> Callable[[Step], object]:
     """Return what writes a step for TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -103,7 +103,7 @@ def _tensorboard(folder: Path) -> Callable[[TrainingStep], object]:
         raise ConfigError("--tensorboard needs tensorboard: pip install tensorboard") from None
     writer = SummaryWriter(str(folder))
 
-    def write(step: TrainingStep) -> None:
+    def write(step: Step) -> None:
         for name, value in {"loss": step.loss, **step.terms, "gradient": step.gradient}.items():
             writer.add_scalar(name, value, step.number)
 

@@ -18,6 +18,9 @@ from sfm_match.training.tracked import Tracked, tracking
 from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Image
 
+_HELD_OUT = 5
+"""Every so many-th photograph is kept for the evaluation, where there are as many."""
+
 FREE = "free"
 """The name of the photographs that come with packages."""
 
@@ -62,6 +65,37 @@ def photographs_of(data: str) -> tuple[list[Image], list[str]]:
         return free_photographs(), [f"{name}: {licence}" for name, licence in LICENCES.items()]
     pictures = read_pictures(Path(data))
     return pictures, [f"{len(pictures)} photographs of {data}"]
+
+
+def divided(photographs: Sequence[Image]) -> tuple[list[Image], list[Image]]:
+    """Return the photographs to train on and those to evaluate on; of a few, all for both."""
+    held_out = [p for i, p in enumerate(photographs) if i % _HELD_OUT == _HELD_OUT - 1]
+    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1]
+    return seen or list(photographs), held_out or list(photographs)
+
+
+def held_out_sources(
+    photographs: Sequence[Image],
+    config: DataConfig,
+    seed: int,
+    warps: Warps | None = None,
+    rooms: Rooms | None = None,
+) -> dict[str, Source]:
+    """Return sources of pairs that no step sees, by their kind: warped, and rendered if any are.
+
+    Args:
+        photographs: that are kept back; they hang in the room, too.
+        config: of the data.
+        seed: of the training.
+        warps: how far crops differ; the default if None.
+        rooms: the room; one with a few views if None.
+    """
+    light = Light()
+    found = {"warped": warping(photographs, warps or Warps(size=config.size), light)}
+    if config.rendered:
+        room = rooms or Rooms(num=1, views=6, size=config.size)
+        found["rendered"] = rendering(photographs, room, light, seed + 1)
+    return found
 
 
 def sources_of(

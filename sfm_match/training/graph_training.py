@@ -8,7 +8,6 @@ compare with the network before training, which is a fair matcher already.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
@@ -32,6 +31,7 @@ from sfm_match.models.generative_graph_losses import (
 from sfm_match.models.generative_graph_solvers import Plan, black_box, sinkhorn, without_twins
 from sfm_match.models.generative_graph_super import membership_loss
 from sfm_match.training.graph_pairs import GraphPair
+from sfm_match.training.optimization import Step, descend, learning_rate
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -90,24 +90,6 @@ class Batch(NamedTuple):
     truth: Truth
 
 
-class Step(NamedTuple):
-    """What happened in one step.
-
-    Attributes:
-        number: from 0 on.
-        loss: the weighted sum.
-        terms: each term of the loss by its name, unweighted; `sharpness`, how much the cosine of
-            descriptors counts; `cosine_0` on, the mean pairwise cosine of the node features after
-            each layer, in training mode: near 1 where they are smoothed until all are alike.
-        gradient: the length of the gradient before it was clipped.
-    """
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    gradient: float
-
-
 def make_batch(pairs: Sequence[GraphPair], config: TrainingConfig, device: str = "cpu") -> Batch:
     """Make tensors of pairs; the graphs are built on the keypoints that are left.
 
@@ -142,7 +124,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
 
     def step(self, batch: Batch) -> Step:
-        """Learn from one batch."""
+        """Learn from one batch.
+
+        The step's terms: those of the loss, unweighted; `sharpness`, how much the cosine of
+        descriptors counts; `cosine_0` and so on, the mean pairwise cosine of the node features
+        after each layer, in training mode.
+        """
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["times"] * learning_rate(self.number, self.config)
@@ -153,16 +140,13 @@ class Trainer:
         for number, layer in enumerate(completed.layers):
             monitored[f"cosine_{number}"] = mean_pairwise_cosine(layer)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        # A gradient that is not finite is left out: it would end the training for good.
-        if torch.isfinite(length):
-            self.optimizer.step()
+        torch.autograd.backward(loss)
+        length = descend(self.optimizer, self.network.parameters(), self.config.clip)
         step = Step(
             self.number,
             float(loss.detach()),
             {name: float(term.detach()) for name, term in terms.items()} | monitored,
-            float(length),
+            length,
         )
         self.number += 1
         return step
@@ -188,14 +172,6 @@ class Trainer:
 
 def _is_scalar(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 0 or name.startswith("consensus.")
-
-
-def learning_rate(number: int, config: TrainingConfig) -> float:
-    """Return the rate of a step: it rises linearly, then falls to 0 by a cosine."""
-    if number < config.warm_up:
-        return config.learning_rate * (number + 1) / config.warm_up
-    done = (number - config.warm_up) / max(config.steps - config.warm_up, 1)
-    return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def plan_of(completed: Completed, config: TrainingConfig) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from kornia.feature import LoFTR
@@ -30,6 +30,7 @@ from sfm_match.models.loftr_losses import (
 )
 from sfm_match.models.loftr_network import has_fine_stage, network_config, new_network
 from sfm_match.models.loftr_transport import assign_with_dustbins, without_unmatched
+from sfm_match.training.optimization import Step, descend, learning_rate, update_average
 from sfm_match.training.pairs import Batch
 
 _FINE_PARTS = (
@@ -80,22 +81,6 @@ class LoFTRTraining:
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
     matched: Annotated[float, Field(gt=0, le=1)] = 0.4
     padded: Annotated[float, Field(ge=0, lt=1)] = 0.5
-
-
-class Step(NamedTuple):
-    """What happened in one step.
-
-    Attributes:
-        number: from 0 on.
-        loss: what was minimised.
-        terms: each term by its name; `pixels` is the mean distance from the true positions.
-        gradient: the length of the gradient before it was clipped.
-    """
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    gradient: float
 
 
 def with_fine_stage(network: LoFTR, width: int) -> LoFTR:
@@ -149,22 +134,22 @@ class LoFTRTrainer:
         )
 
     def step(self, batch: Batch) -> Step:
-        """Learn from one batch, of sides that the stride divides."""
+        """Learn from one batch, of sides that the stride divides.
+
+        Among the step's terms `pixels` is the mean distance from the true positions.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * group["share"]
+            group["lr"] = learning_rate(self.number, self.config) * group["share"]
         terms, pixels = self._terms(batch)
         loss = terms["fine"]
         if "coarse" in terms:
             loss = loss + self.config.coarse_weight * terms["coarse"]
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        length = torch.nn.utils.clip_grad_norm_(self._trained, self.config.clip)
-        # One batch without an end to its gradient must not end the training.
-        if torch.isfinite(length):
-            self.optimizer.step()
-        self._update_average()
+        length = descend(self.optimizer, self._trained, self.config.clip)
+        update_average(self.averaged, self.network, self.number, self.config.average)
         values = {name: float(term.detach()) for name, term in terms.items()}
-        step = Step(self.number, float(loss.detach()), values | {"pixels": pixels}, float(length))
+        step = Step(self.number, float(loss.detach()), values | {"pixels": pixels}, length)
         self.number += 1
         return step
 
@@ -227,24 +212,6 @@ class LoFTRTrainer:
             torch.manual_seed(self.number)
             data.update(matching.get_coarse_match(confidence, data))
         return data
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        if self.number < config.warm_up:
-            return config.learning_rate * (self.number + 1) / config.warm_up
-        done = (self.number - config.warm_up) / max(config.steps - config.warm_up, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # At first what counts is not how the network began.
-        keep = min(self.config.average, (self.number + 1) / (self.number + 10))
-        news = dict(self.network.state_dict())
-        for name, value in self.averaged.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(news[name], 1 - keep)
-            else:
-                value.copy_(news[name])
 
     def weights(self) -> dict[str, Tensor]:
         """Return the result in kornia's layout, as `loftr_network.load_network` reads it."""

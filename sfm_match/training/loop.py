@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.io.files import write_text
 from sfm_match.training.checkpoint import load_state, save_state
+from sfm_match.training.optimization import Step
 
 BatchT = TypeVar("BatchT")
 TakenBatch_contra = TypeVar("TakenBatch_contra", contravariant=True)
@@ -20,32 +21,12 @@ CHECKPOINT = "checkpoint.safetensors"
 LOSSES = "losses.csv"
 
 
-class TrainingStep(Protocol):
-    """What a trainer tells of a step."""
-
-    @property
-    def number(self) -> int:
-        """From 0 on."""
-
-    @property
-    def loss(self) -> float:
-        """What was minimised."""
-
-    @property
-    def terms(self) -> dict[str, float]:
-        """Its parts, and whatever else makes a curve, by name."""
-
-    @property
-    def gradient(self) -> float:
-        """The length of the gradient."""
-
-
 class Trainer(Protocol, Generic[TakenBatch_contra]):
     """A network in training; its state says all that the next steps depend on."""
 
     number: int
 
-    def step(self, batch: TakenBatch_contra) -> TrainingStep:
+    def step(self, batch: TakenBatch_contra) -> Step:
         """Learn from a batch."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +43,7 @@ def run_training(
     out: Path,
     *,
     save_every: float = 60.0,
-    progress: Callable[[TrainingStep], object] = lambda _: None,
+    progress: Callable[[Step], object] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Take the steps that are left; killed at any moment, the same call goes on.

@@ -11,7 +11,6 @@ candidates.
 from __future__ import annotations
 
 import copy
-import math
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from sfm_match.models.matchnet import MatchNet, cross_entropy, normalised
+from sfm_match.training.optimization import Step, descend, learning_rate, update_average
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -70,22 +70,6 @@ class PatchBatch(NamedTuple):
     others: Tensor
 
 
-class Step(NamedTuple):
-    """What happened in one step.
-
-    Attributes:
-        number: from 0 on.
-        loss: the sum.
-        terms: each term by its name, and the share of the pairs that the network gets right.
-        gradient: the length of the gradient before it was clipped.
-    """
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    gradient: float
-
-
 class MatchNetTrainer:
     """A network in training, with its running average. `state_dict` holds all, for a checkpoint."""
 
@@ -101,21 +85,21 @@ class MatchNetTrainer:
         )
 
     def step(self, batch: PatchBatch) -> Step:
-        """Learn from one batch."""
+        """Learn from one batch.
+
+        Among the step's terms `right` is the share of the pairs that the network gets right.
+        """
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate(self.number, self.config)
         terms, right = self._terms(batch)
         loss = terms["cross_entropy"] + self.config.contrast * terms["contrast"]
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        # One batch without an end to its gradient must not end the training.
-        if torch.isfinite(length):
-            self.optimizer.step()
-        self._update_average()
+        length = descend(self.optimizer, self.network.parameters(), self.config.clip)
+        update_average(self.averaged, self.network, self.number, self.config.average)
         values = {name: float(term.detach()) for name, term in terms.items()}
-        step = Step(self.number, float(loss.detach()), values | {"right": right}, float(length))
+        step = Step(self.number, float(loss.detach()), values | {"right": right}, length)
         self.number += 1
         return step
 
@@ -137,22 +121,6 @@ class MatchNetTrainer:
             "cross_entropy": cross_entropy(logits, is_match),
             "contrast": contrastive(cosines / self.config.temperature, batch.different),
         }, float(right)
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        if self.number < config.warm_up:
-            return config.learning_rate * (self.number + 1) / config.warm_up
-        done = (self.number - config.warm_up) / max(config.steps - config.warm_up, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # At first what counts is not how the network began.
-        keep = min(self.config.average, (self.number + 1) / (self.number + 10))
-        for average, news in zip(
-            self.averaged.parameters(), self.network.parameters(), strict=True
-        ):
-            average.lerp_(news, 1 - keep)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, to be taken up by `load_state_dict`."""

@@ -9,10 +9,9 @@ trained is what the matcher `pygm` runs.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -24,6 +23,7 @@ from sfm_match.models.generative_graph_layers import mean_pairwise_cosine
 from sfm_match.models.pygm_config import Config as SolverConfig
 from sfm_match.models.pygm_solvers import hungarian, solve
 from sfm_match.training.keypoint_pairs import KeypointBatch
+from sfm_match.training.optimization import Step, descend, learning_rate
 
 Solver = Literal["pca_gm", "ipca_gm", "cie"]
 
@@ -79,26 +79,6 @@ class PygmTraining:
     layers: Annotated[int, Field(ge=2)] = 2
 
 
-class Step(NamedTuple):
-    """What happened in one step.
-
-    Attributes:
-        number: from 0 on.
-        loss: the permutation loss.
-        terms: `accuracy`, the share of the keypoints with a partner whose best score is the
-            partner's; `cosine_features` and `cosine_0` on, the mean cosine of a graph's nodes with
-            each other, as the CNN gives them and after each layer: near 1 where they are smoothed
-            until all are alike; `gradient_cnn`, `gradient_gnn_layer_0` and so on, the lengths of
-            the gradients of the parts.
-        gradient: the length of the gradient before it was clipped.
-    """
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    gradient: float
-
-
 def new_network(solver: Solver, num_features: int, config: PygmTraining) -> nn.Module:
     """Return pygmtools' network of a solver, untrained, by torch's random numbers."""
     import pygmtools
@@ -148,12 +128,18 @@ class PygmTrainer:
         return hook
 
     def step(self, batch: KeypointBatch) -> Step:
-        """Learn from one batch."""
+        """Learn from one batch.
+
+        The step's terms: `accuracy`, the share of the keypoints with a partner whose best score is
+        the partner's; `cosine_features`, `cosine_0` and so on, how alike a graph's nodes are before
+        and after each layer: over-smoothing raises it until all are alike; `gradient_cnn`,
+        `gradient_gnn_layer_0` and so on, the lengths of the gradients of the parts.
+        """
         batch = batch.to(self._device)
         self.network.train()
         self.cnn.train(not self.config.freeze_cnn)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["times"] * self._learning_rate()
+            group["lr"] = group["times"] * learning_rate(self.number, self.config)
         features = self._features(batch)
         scores = self._scores(batch, features)
         loss = permutation_loss(scores, batch.partners)
@@ -166,11 +152,8 @@ class PygmTrainer:
             **self._gradients(),
         }
         everything = [*self.network.parameters(), *self.cnn.parameters()]
-        length = torch.nn.utils.clip_grad_norm_(everything, self.config.clip)
-        # One batch without an end to its gradient must not end the training.
-        if torch.isfinite(length):
-            self.optimizer.step()
-        step = Step(self.number, float(loss.detach()), terms, float(length))
+        length = descend(self.optimizer, everything, self.config.clip)
+        step = Step(self.number, float(loss.detach()), terms, length)
         self.number += 1
         return step
 
@@ -196,13 +179,6 @@ class PygmTrainer:
         if not self.config.freeze_cnn:
             parts = {"cnn": self.cnn, **parts}
         return {f"gradient_{name}": _gradient_of(part) for name, part in parts.items()}
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        if self.number < config.warm_up:
-            return config.learning_rate * (self.number + 1) / config.warm_up
-        done = (self.number - config.warm_up) / max(config.steps - config.warm_up, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, to be taken up by `load_state_dict`."""

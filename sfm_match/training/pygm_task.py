@@ -14,18 +14,18 @@ from sfm_match.models import vgg
 from sfm_match.models.pygm_solvers import network_from_state, num_features
 from sfm_match.models.pygm_weights import joined, parted, read_tensors
 from sfm_match.spec import ConfigError
-from sfm_match.training.data import DataConfig, Progress, photographs_of, sources_of
+from sfm_match.training.data import (
+    DataConfig,
+    Progress,
+    divided,
+    held_out_sources,
+    photographs_of,
+    sources_of,
+)
 from sfm_match.training.keypoint_pairs import KeypointBatch, Keypoints, make_batch
-from sfm_match.training.light import Light
-from sfm_match.training.pairs import Source
 from sfm_match.training.pygm import PygmTrainer, PygmTraining, Solver, new_network
-from sfm_match.training.rendered import Rooms, rendering
 from sfm_match.training.task import Task
-from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Image
-
-_HELD_OUT = 5
-"""Every so many-th photograph is kept for the evaluation, where there are as many."""
 
 _TESTS, _TEST_SIZE = 8, 8
 
@@ -56,8 +56,7 @@ def prepare_solver(
         raise ConfigError(f"fewest is {config.fewest}, which is above most, {config.most}")
     network, cnn = _networks(solver, config, seed)
     photographs, said = photographs_of(data)
-    held_out = photographs[_HELD_OUT - 1 :: _HELD_OUT] or photographs
-    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1] or photographs
+    seen, held_out = divided(photographs)
     sources, used = sources_of(seen, data, config, seed, progress)
     tests = _tests(held_out, config, seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,11 +83,7 @@ def _wanted(config: Config) -> Keypoints:
 
 def _tests(photographs: list[Image], config: Config, seed: int) -> dict[str, list[KeypointBatch]]:
     """Return pairs that no step sees: of photographs that are kept back, in a room with them."""
-    light = Light()
-    sources: dict[str, Source] = {"warped": warping(photographs, Warps(size=config.size), light)}
-    if config.rendered:
-        room = Rooms(num=1, views=6, size=config.size)
-        sources["rendered"] = rendering(photographs, room, light, seed + 1)
+    sources = held_out_sources(photographs, config, seed)
     return {
         kind: [
             make_batch([(source, 1.0)], seed + 1, number, _TEST_SIZE, _wanted(config))

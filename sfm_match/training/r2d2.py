@@ -8,8 +8,7 @@ would call nothing reliable at first, and learn no more.
 from __future__ import annotations
 
 import copy
-import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -25,6 +24,7 @@ from sfm_match.models.r2d2_losses import (
 )
 from sfm_match.models.r2d2_samplers import Described, Rings, neighbourhood_ranking
 from sfm_match.models.r2d2_strided import STRIDE, StridedMaps, StridedR2D2
+from sfm_match.training.optimization import Step, descend, learning_rate, update_average
 from sfm_match.training.pairs import Batch
 
 _MEMORY = 0.99
@@ -77,22 +77,6 @@ class R2D2Training:
     grid: PositiveInt = 8
 
 
-class Step(NamedTuple):
-    """What happened in one step.
-
-    Attributes:
-        number: from 0 on.
-        loss: the sum.
-        terms: each term by its name.
-        gradient: the length of the gradient before it was clipped.
-    """
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    gradient: float
-
-
 class R2D2Trainer:
     """A network in training, with its running average. `state_dict` holds all, for a checkpoint."""
 
@@ -111,25 +95,20 @@ class R2D2Trainer:
         """Learn from one batch."""
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate(self.number, self.config)
         terms, precision = self._terms(batch)
         loss = terms["reliability"] + self.config.repeatability * (
             terms["cosine"] + terms["peakiness"]
         )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        # One batch without an end to its gradient must not end the training.
-        if torch.isfinite(length):
-            self.optimizer.step()
-        self._update_average()
+        length = descend(self.optimizer, self.network.parameters(), self.config.clip)
+        update_average(self.averaged, self.network, self.number, self.config.average)
         # Without the bias of beginning at 0.
         weight = (1 - _MEMORY) / (1 - _MEMORY ** (self.number + 1))
         self.running_precision += weight * (precision - self.running_precision)
         values = {name: float(term.detach()) for name, term in terms.items()}
-        step = Step(
-            self.number, float(loss.detach()), values | {"precision": precision}, float(length)
-        )
+        step = Step(self.number, float(loss.detach()), values | {"precision": precision}, length)
         self.number += 1
         return step
 
@@ -159,24 +138,6 @@ class R2D2Trainer:
         if self.config.kappa == 0:
             return 0.5
         return min(max(self.config.kappa * self.running_precision, 0.1), 0.75)
-
-    def _learning_rate(self) -> float:
-        config = self.config
-        if self.number < config.warm_up:
-            return config.learning_rate * (self.number + 1) / config.warm_up
-        done = (self.number - config.warm_up) / max(config.steps - config.warm_up, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # At first what counts is not how the network began.
-        keep = min(self.config.average, (self.number + 1) / (self.number + 10))
-        news = dict(self.network.state_dict())
-        for name, value in self.averaged.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(news[name], 1 - keep)
-            else:
-                value.copy_(news[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, to be taken up by `load_state_dict`."""

@@ -19,7 +19,8 @@ from sfm_match.io.files import write_bytes, write_text
 from sfm_match.io.results import versions
 from sfm_match.spec import ConfigError, config_dict, nearest, parse_config
 from sfm_match.training import tasks
-from sfm_match.training.loop import CHECKPOINT, Trainer, TrainingStep, run_training
+from sfm_match.training.loop import CHECKPOINT, Trainer, run_training
+from sfm_match.training.optimization import Step
 
 SETTINGS = "training.json"
 WEIGHTS = "weights.safetensors"
@@ -75,7 +76,7 @@ def train(
     options: Mapping[str, Any],
     seed: int,
     progress: Progress,
-    watch: Callable[[TrainingStep], object] = lambda _: None,
+    watch: Callable[[Step], object] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train, or go on where the same training was stopped; leave weights and a card in a folder.
@@ -112,7 +113,7 @@ def train(
     start, advance = time.monotonic(), progress("train", task.steps)
     done = 0
 
-    def after(step: TrainingStep) -> None:
+    def after(step: Step) -> None:
         nonlocal done
         advance(step.number + 1 - done)
         done = step.number + 1

@@ -13,13 +13,12 @@ from sfm_match.training.graph_evaluation import evaluate
 from sfm_match.training.graph_pairs import dropped_pair, strongest_pair
 from sfm_match.training.graph_training import (
     Batch,
-    Step,
     Trainer,
     TrainingConfig,
-    learning_rate,
     loss_terms,
     make_batch,
 )
+from sfm_match.training.optimization import Step, learning_rate
 from tests.models.generative_graphs import features
 
 DIM, NUM = 16, 40

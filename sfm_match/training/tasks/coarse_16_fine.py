@@ -16,19 +16,21 @@ from sfm_match.models.loftr import CellMatches, Transport, TwoPhaseLoFTR
 from sfm_match.models.loftr_losses import warp_cells
 from sfm_match.models.loftr_network import load_network
 from sfm_match.spec import ConfigError
-from sfm_match.training.data import DataConfig, Progress, photographs_of, sources_of
-from sfm_match.training.light import Light
+from sfm_match.training.data import (
+    DataConfig,
+    Progress,
+    divided,
+    held_out_sources,
+    photographs_of,
+    sources_of,
+)
 from sfm_match.training.loftr import LoFTRTrainer, LoFTRTraining, with_fine_stage
-from sfm_match.training.pairs import DensePair, Source, make_batch
-from sfm_match.training.rendered import Rooms, rendering
+from sfm_match.training.pairs import DensePair, make_batch
 from sfm_match.training.task import Task
-from sfm_match.training.warps import Warps, warping
+from sfm_match.training.warps import Warps
 from sfm_match.types import Image
 
 DESCRIPTION = "LoFTR's fine stage on the small coarse network"
-
-_HELD_OUT = 5
-"""Every so many-th photograph is kept for the evaluation, where there are as many."""
 
 _BIN_SCORE = 1.0  # where the authors' training starts
 
@@ -70,8 +72,7 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
             "already; have coarse-16 or a file of its layout"
         )
     photographs, said = photographs_of(data)
-    held_out = photographs[_HELD_OUT - 1 :: _HELD_OUT] or photographs
-    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1] or photographs
+    seen, held_out = divided(photographs)
     sources, used = sources_of(seen, data, config, seed, progress, warps=_warps(config.size))
     torch.manual_seed(seed)
     network = with_fine_stage(coarse, config.width)
@@ -89,13 +90,9 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
 
 def _held_out_pairs(photographs: list[Image], config: Config, seed: int) -> list[DensePair]:
     """Return pairs that no step sees: of photographs that are kept back, in a room with them."""
-    light, num = Light(), 40
-    sources: list[Source] = [warping(photographs, _warps(config.size), light)]
-    if config.rendered:
-        room = Rooms(num=1, views=6, size=config.size)
-        sources.append(rendering(photographs, room, light, seed + 1))
+    sources, num = held_out_sources(photographs, config, seed, _warps(config.size)), 40
     rng = np.random.default_rng([seed, 1])
-    return [source(rng) for source in sources for _ in range(num // len(sources))]
+    return [source(rng) for source in sources.values() for _ in range(num // len(sources))]
 
 
 def evaluate(trainer: LoFTRTrainer, pairs: Sequence[DensePair]) -> dict[str, float]:

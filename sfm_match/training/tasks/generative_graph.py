@@ -14,21 +14,22 @@ from sfm_match.models.generative_graph import GenerativeGraph, NetworkConfig
 from sfm_match.models.generative_graph_inputs import metadata
 from sfm_match.models.generative_graph_layers import Adjacency
 from sfm_match.spec import ConfigError, Spec
-from sfm_match.training.data import DataConfig, Progress, photographs_of, sources_of
+from sfm_match.training.data import (
+    DataConfig,
+    Progress,
+    divided,
+    held_out_sources,
+    photographs_of,
+    sources_of,
+)
 from sfm_match.training.graph_evaluation import evaluate
 from sfm_match.training.graph_pool import PoolConfig, draw_batch, make_pool
 from sfm_match.training.graph_training import Batch, Trainer, TrainingConfig, make_batch
-from sfm_match.training.light import Light
-from sfm_match.training.pairs import Source
-from sfm_match.training.rendered import Rooms, rendering
+from sfm_match.training.rendered import Rooms
 from sfm_match.training.task import Task
-from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Extractor, Image
 
 DESCRIPTION = "graph matcher that completes two graphs of keypoints with each other"
-
-_HELD_OUT = 5
-"""Every so many-th photograph is kept for the evaluation, where there are as many."""
 
 _TRAIN, _TEST = 0, 1
 
@@ -82,8 +83,7 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
         )
     extractor = _extractor(config)
     photographs, said = photographs_of(data)
-    held_out = photographs[_HELD_OUT - 1 :: _HELD_OUT] or photographs
-    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1] or photographs
+    seen, held_out = divided(photographs)
     rooms = _rooms(config, config.num_rooms, config.num_views)
     sources, used = sources_of(seen, data, config, seed, progress, rooms=rooms)
     advance = progress("detect", config.pairs)
@@ -139,10 +139,7 @@ def _tests(
     photographs: list[Image], config: Config, extractor: Extractor, seed: int, device: str
 ) -> dict[str, list[Batch]]:
     """Return pairs that no step sees: of photographs that are kept back, in a room with them."""
-    light = Light()
-    sources: dict[str, Source] = {"warped": warping(photographs, Warps(size=config.size), light)}
-    if config.rendered:
-        sources["rendered"] = rendering(photographs, _rooms(config, 1, 6), light, seed + 1)
+    sources = held_out_sources(photographs, config, seed, rooms=_rooms(config, 1, 6))
     wanted = replace(config, pairs=config.tests, dropped=0.0)
     return {
         kind: [

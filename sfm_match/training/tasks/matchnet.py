@@ -12,22 +12,23 @@ from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.models.matchnet import MatchNet, NetworkConfig, initialise
 from sfm_match.spec import ConfigError, Spec
-from sfm_match.training.data import DataConfig, Progress, photographs_of, sources_of
-from sfm_match.training.light import Light
+from sfm_match.training.data import (
+    DataConfig,
+    Progress,
+    divided,
+    held_out_sources,
+    photographs_of,
+    sources_of,
+)
 from sfm_match.training.matchnet import MatchNetTrainer, MatchNetTraining
 from sfm_match.training.pairs import DensePair, Source
 from sfm_match.training.patch_batches import Draw, check_pool, draw_batch
 from sfm_match.training.patch_evaluation import evaluate_matchnet
 from sfm_match.training.patch_pairs import Cut, PatchPairs, gather
-from sfm_match.training.rendered import Rooms, rendering
 from sfm_match.training.task import Task
-from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Extractor, Image
 
 DESCRIPTION = "MatchNet: descriptors of patches, and the network that compares them"
-
-_HELD_OUT = 5
-"""Every so many-th photograph is kept for the evaluation, where there are as many."""
 
 _HELD_OUT_PATCHES = 2000
 _TRAIN, _TEST = 0, 1
@@ -75,8 +76,7 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
         ConfigError: the settings do not fit, or too few patches were found.
     """
     photographs, said = photographs_of(data)
-    held_out = photographs[_HELD_OUT - 1 :: _HELD_OUT] or photographs
-    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1] or photographs
+    seen, held_out = divided(photographs)
     sources, used = sources_of(seen, data, config, seed, progress)
     detector = Spec.parse("extractors", config.detector, {}, where="detector").build("cpu")
     cut = Cut(config.magnification, config.side)
@@ -127,13 +127,8 @@ def _held_out_patches(
     Raises:
         ConfigError: there are none.
     """
-    light = Light()
-    sources: list[tuple[Source, float]] = [
-        (warping(photographs, Warps(size=config.size), light), 1.0)
-    ]
-    if config.rendered:
-        room = Rooms(num=1, views=6, size=config.size)
-        sources.append((rendering(photographs, room, light, seed + 1), 1.0))
+    held_out = held_out_sources(photographs, config, seed)
+    sources = [(source, 1.0) for source in held_out.values()]
     found = gather(
         partial(_one_of, sources=sources),
         detector,

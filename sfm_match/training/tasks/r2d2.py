@@ -13,20 +13,21 @@ from torch import Tensor
 from sfm_match.models.r2d2 import normalised
 from sfm_match.models.r2d2_detection import Selection, StridedDetector
 from sfm_match.models.r2d2_strided import StridedR2D2
-from sfm_match.training.data import DataConfig, Progress, photographs_of, sources_of
+from sfm_match.training.data import (
+    DataConfig,
+    Progress,
+    divided,
+    held_out_sources,
+    photographs_of,
+    sources_of,
+)
 from sfm_match.training.evaluation import evaluate_features
-from sfm_match.training.light import Light
-from sfm_match.training.pairs import DensePair, Source, make_batch
+from sfm_match.training.pairs import DensePair, make_batch
 from sfm_match.training.r2d2 import R2D2Trainer, R2D2Training
-from sfm_match.training.rendered import Rooms, rendering
 from sfm_match.training.task import Task
-from sfm_match.training.warps import Warps, warping
 from sfm_match.types import Features, Image
 
 DESCRIPTION = "R2D2 on a strided trunk: keypoints and descriptors"
-
-_HELD_OUT = 5
-"""Every so many-th photograph is kept for the evaluation, where there are as many."""
 
 _SELECTION = Selection(500, min_reliability=0, min_repeatability=0, subpixel=True)
 
@@ -39,8 +40,7 @@ class Config(R2D2Training, DataConfig):
 def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
     """Return the training."""
     photographs, said = photographs_of(data)
-    held_out = photographs[_HELD_OUT - 1 :: _HELD_OUT] or photographs
-    seen = [p for i, p in enumerate(photographs) if i % _HELD_OUT != _HELD_OUT - 1] or photographs
+    seen, held_out = divided(photographs)
     sources, used = sources_of(seen, data, config, seed, progress)
     torch.manual_seed(seed)
     trainer = R2D2Trainer(StridedR2D2(), config)
@@ -61,13 +61,9 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
 
 def _held_out_pairs(photographs: list[Image], config: Config, seed: int) -> list[DensePair]:
     """Return pairs that no step sees: of photographs that are kept back, in a room with them."""
-    light, num = Light(), 20
-    sources: list[Source] = [warping(photographs, Warps(size=config.size), light)]
-    if config.rendered:
-        room = Rooms(num=1, views=6, size=config.size)
-        sources.append(rendering(photographs, room, light, seed + 1))
+    sources, num = held_out_sources(photographs, config, seed), 20
     rng = np.random.default_rng([seed, 1])
-    return [source(rng) for source in sources for _ in range(num // len(sources))]
+    return [source(rng) for source in sources.values() for _ in range(num // len(sources))]
 
 
 def _extractor(network: StridedR2D2) -> Callable[[Image], Features]:
