@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PillowImage
-from typer.testing import CliRunner
 
-from sfm_match.cli import app
 from sfm_match.spec import ConfigError
 from sfm_match.training.loop import CHECKPOINT, LOSSES
 from sfm_match.training.task import CARD, WEIGHTS, task_names
+from tests.cli.training import train, write_pictures
 from tests.components import parse
 from tests.training.test_warps import picture
 
@@ -23,20 +20,11 @@ SMALL = ("steps=4", "warm_up=1", "batch=1", "size=64", "made_up=0", "rendered=0"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(2):
-        PillowImage.fromarray(picture(number)).save(folder / f"{number}.png")
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("pictures"), picture)
 
 
 def run(*arguments: Any, options: tuple[str, ...] = SMALL) -> Any:
-    torch.set_num_threads(1)
-    settings = [part for option in options for part in ("-o", option)]
-    result = CliRunner().invoke(
-        app, ["train", *map(str, arguments), *settings, "--json", "-q"], catch_exceptions=False
-    )
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return train(*arguments, options=options)
 
 
 def test_a_training_leaves_weights_that_can_be_used(pictures: Path, tmp_path: Path) -> None:

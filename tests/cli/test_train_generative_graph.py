@@ -1,24 +1,21 @@
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image as PillowImage
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from sfm_match.cli import app
 from sfm_match.spec import ConfigError, Spec, parse_config
 from sfm_match.stages.recipe import parse_settings
-from sfm_match.training.loop import LOSSES, run_training
+from sfm_match.training.loop import run_training
 from sfm_match.training.task import CARD, WEIGHTS, Task, load_task, task_names
 from sfm_match.types import View
+from tests.cli.training import train, write_pictures
 from tests.pictures import noise_picture
+from tests.training.resuming import curve
 
 TINY = (
     *("steps=3", "warm_up=1", "size=128", "made_up=0", "rendered=0", "max_keypoints=100"),
@@ -28,27 +25,13 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(2):
-        PillowImage.fromarray(noise_picture(240, 320, number)).save(folder / f"{number}.png")
-    return folder
+    return write_pictures(
+        tmp_path_factory.mktemp("pictures"), lambda number: noise_picture(240, 320, number)
+    )
 
 
 def run(*arguments: Any, options: tuple[str, ...] = TINY) -> Any:
-    torch.set_num_threads(1)
-    settings = [part for option in options for part in ("-o", option)]
-    result = CliRunner().invoke(
-        app,
-        ["train", "generative-graph", *map(str, arguments), *settings, "--json", "-q"],
-        catch_exceptions=False,
-    )
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def curve(out: Path) -> list[dict[str, float]]:
-    with (out / LOSSES).open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return train("generative-graph", *arguments, options=options)
 
 
 def test_trained_weights_are_those_of_the_matcher(pictures: Path, tmp_path: Path) -> None:

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image as PillowImage
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from sfm_match.cli import app
 from sfm_match.models.matchnet import load_network
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.training.loop import LOSSES
 from sfm_match.training.task import CARD, WEIGHTS, task_names
 from sfm_match.types import View
+from tests.cli.training import train, write_pictures
 from tests.training.test_warps import picture
 
 SMALL = ("steps=4", "warm_up=1", "batch=4", "size=160", "made_up=0", "rendered=0", "pictures=3")
@@ -26,22 +23,11 @@ TINY = (*SMALL, "tests=2", "hidden=48", "bottleneck=24")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(2):
-        PillowImage.fromarray(picture(number)).save(folder / f"{number}.png")
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("pictures"), picture)
 
 
 def run(*arguments: Any, options: tuple[str, ...] = TINY) -> Any:
-    torch.set_num_threads(1)
-    settings = [part for option in options for part in ("-o", option)]
-    result = CliRunner().invoke(
-        app,
-        ["train", "matchnet", *map(str, arguments), *settings, "--json", "-q"],
-        catch_exceptions=False,
-    )
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return train("matchnet", *arguments, options=options)
 
 
 def test_trained_weights_are_those_of_extractor_and_matcher(pictures: Path, tmp_path: Path) -> None:

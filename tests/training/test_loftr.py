@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from sfm_match.geometry.raster import to_grey
 from sfm_match.models.loftr_network import has_fine_stage, network_config, new_network
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.training.loftr import LoFTRTrainer, LoFTRTraining, grey, with_fine_stage
-from sfm_match.training.loop import LOSSES, run_training
 from sfm_match.training.pairs import Batch, make_batch
 from sfm_match.training.task import CARD, WEIGHTS, task_names, train
 from sfm_match.training.tasks.coarse_16_fine import evaluate
 from sfm_match.training.warps import Warps, warping
 from sfm_match.types import View
+from tests.training.resuming import assert_resumes
 from tests.training.test_warps import STILL, picture
 
 SMALL = LoFTRTraining(steps=6, warm_up=2, batch=1, width=16)
@@ -53,11 +52,6 @@ def trainer(config: LoFTRTraining = SMALL) -> LoFTRTrainer:
 
 def batch_of(number: int) -> Batch:
     return make_batch([(SOURCE, 1.0)], 1, number, SMALL.batch)
-
-
-def curve(out: Path) -> list[dict[str, float]]:
-    with (out / LOSSES).open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def same_tensors(a: LoFTR, b: LoFTR, chosen: Callable[[str], bool]) -> bool:
@@ -132,34 +126,8 @@ def test_grey_is_what_the_matcher_sees() -> None:
 
 
 def test_taken_up_again_the_curve_is_the_same(tmp_path: Path) -> None:
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
     config = LoFTRTraining(steps=6, warm_up=2, batch=1, width=16, coarse="tuned")
-    whole = trainer(config)
-    run_training(whole, batch_of, config.steps, tmp_path / "whole", save_every=0)
-
-    class EnoughError(Exception):
-        pass
-
-    def stop_after_three(step: Any) -> None:
-        if step.number == 3:
-            raise EnoughError
-
-    with pytest.raises(EnoughError):
-        run_training(
-            trainer(config),
-            batch_of,
-            config.steps,
-            tmp_path / "parts",
-            save_every=0,
-            progress=stop_after_three,
-        )
-    resumed = trainer(config)
-    torch.manual_seed(5)  # no step depends on it
-    run_training(resumed, batch_of, config.steps, tmp_path / "parts", save_every=0)
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
-    for name, value in whole.averaged.state_dict().items():
-        assert torch.equal(value, resumed.averaged.state_dict()[name]), name
+    assert_resumes(lambda: trainer(config), batch_of, config.steps, tmp_path, broken_off=3)
 
 
 @pytest.fixture(scope="module")

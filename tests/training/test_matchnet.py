@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sfm_match.models.matchnet import MatchNet, NetworkConfig, initialise
-from sfm_match.training.loop import run_training
 from sfm_match.training.matchnet import (
     MatchNetTrainer,
     MatchNetTraining,
@@ -22,8 +20,8 @@ from sfm_match.training.matchnet import (
 from sfm_match.training.patch_batches import Draw, draw_batch
 from sfm_match.training.patch_pairs import Cut, PatchPairs, gather
 from sfm_match.training.warps import Warps, warping
+from tests.training.resuming import assert_resumes
 from tests.training.test_patch_pairs import SIZE, sift
-from tests.training.test_r2d2 import curve
 from tests.training.test_warps import STILL, picture
 
 SMALL = MatchNetTraining(steps=5, warm_up=2)
@@ -123,30 +121,4 @@ def test_the_contrastive_term_against_sums() -> None:
 
 
 def test_taken_up_again_the_curve_is_the_same(tmp_path: Path) -> None:
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole = trainer()
-    run_training(whole, batch_of, SMALL.steps, tmp_path / "whole", save_every=0)
-
-    class EnoughError(Exception):
-        pass
-
-    def stop_after_two(step: Any) -> None:
-        if step.number == 2:
-            raise EnoughError
-
-    with pytest.raises(EnoughError):
-        run_training(
-            trainer(),
-            batch_of,
-            SMALL.steps,
-            tmp_path / "parts",
-            save_every=0,
-            progress=stop_after_two,
-        )
-    assert len(curve(tmp_path / "parts")) == 2  # the third step was not kept
-    resumed = trainer()
-    run_training(resumed, batch_of, SMALL.steps, tmp_path / "parts", save_every=0)
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
-    for name, value in whole.averaged.state_dict().items():
-        assert torch.equal(value, resumed.averaged.state_dict()[name]), name
+    assert_resumes(trainer, batch_of, SMALL.steps, tmp_path, broken_off=2)

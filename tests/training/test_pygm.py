@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +14,11 @@ from sfm_match.models import vgg
 from sfm_match.spec import ConfigError, Spec, parse_config
 from sfm_match.stages.match_points import match_points
 from sfm_match.training import pygm_task
-from sfm_match.training.loop import LOSSES, run_training
+from sfm_match.training.loop import run_training
 from sfm_match.training.pygm import PygmTrainer, Solver, permutation_loss
 from sfm_match.training.pygm_task import Config
 from sfm_match.training.task import WEIGHTS, Task, load_task, train
+from tests.training.resuming import curve
 from tests.training.test_warps import picture
 
 SOLVERS = get_args(Solver)
@@ -107,11 +107,6 @@ def test_the_terms_of_a_step_are_smoothness_and_gradients(pictures: str) -> None
     assert {"gradient_cnn", "gradient_gnn_layer_2", "gradient_cross_graph_1"} < set(parts)
     assert min(parts.values()) > 0
     assert np.linalg.norm(list(parts.values())) == pytest.approx(step.gradient, rel=1e-4)
-
-
-def curve(out: Path) -> list[dict[str, float]]:
-    with (out / LOSSES).open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def test_taken_up_again_the_curve_is_the_same(pictures: str, tmp_path: Path) -> None:

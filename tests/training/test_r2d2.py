@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +13,11 @@ import torch
 
 from sfm_match.models.r2d2_strided import StridedR2D2
 from sfm_match.training.light import Light
-from sfm_match.training.loop import CHECKPOINT, LOSSES, run_training
+from sfm_match.training.loop import CHECKPOINT, run_training
 from sfm_match.training.pairs import Batch, make_batch
 from sfm_match.training.r2d2 import R2D2Trainer, R2D2Training
 from sfm_match.training.warps import Warps, warping
+from tests.training.resuming import assert_resumes, curve
 from tests.training.test_warps import picture
 
 SMALL = R2D2Training(steps=6, warm_up=2, batch=1, precision="fp32")
@@ -34,11 +33,6 @@ SOURCE = warping([picture(0), picture(1)], Warps(size=64), Light())
 def trainer(config: R2D2Training = SMALL) -> R2D2Trainer:
     torch.manual_seed(0)
     return R2D2Trainer(StridedR2D2(), config)
-
-
-def curve(out: Path) -> list[dict[str, float]]:
-    with (out / LOSSES).open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def test_the_losses_fall() -> None:
@@ -68,33 +62,7 @@ def test_kappa_follows_the_precision() -> None:
 
 def test_taken_up_again_the_curve_is_the_same(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole = trainer()
-    run_training(whole, batch_of, SMALL.steps, tmp_path / "whole", save_every=0)
-
-    class EnoughError(Exception):
-        pass
-
-    def stop_after_three(step: Any) -> None:
-        if step.number == 3:
-            raise EnoughError
-
-    with pytest.raises(EnoughError):
-        run_training(
-            trainer(),
-            batch_of,
-            SMALL.steps,
-            tmp_path / "parts",
-            save_every=0,
-            progress=stop_after_three,
-        )
-    assert len(curve(tmp_path / "parts")) == 3  # the fourth step was not kept
-    resumed = trainer()
-    run_training(resumed, batch_of, SMALL.steps, tmp_path / "parts", save_every=0)
-    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
-    for name, value in whole.averaged.state_dict().items():
-        assert torch.equal(value, resumed.averaged.state_dict()[name]), name
+    resumed = assert_resumes(trainer, batch_of, SMALL.steps, tmp_path, broken_off=3)
     # Nothing is left to do.
     run_training(resumed, batch_of, SMALL.steps, tmp_path / "parts", save_every=0)
     assert resumed.number == SMALL.steps
