@@ -144,7 +144,7 @@ class StridedDetector:
     def dense(self, image: Tensor) -> DenseMaps:
         """Return the maps of an image."""
         maps = self._maps(image)
-        size = maps.odds.shape[1:]
+        size = maps.logits.shape[1:]
         larger = [
             functional.interpolate(values, size, mode="bilinear", align_corners=False)[0]
             for values in (maps.descriptors, maps.reliability[:, None])
@@ -160,15 +160,15 @@ class StridedDetector:
         rows, columns = images.shape[2:]
         padded = functional.pad(images, (0, -columns % STRIDE, 0, -rows % STRIDE), mode="replicate")
         maps: StridedMaps = self._network(padded.contiguous(memory_format=torch.channels_last))
-        return maps._replace(odds=maps.odds[:, :rows, :columns])
+        return maps._replace(logits=maps.logits[:, :rows, :columns])
 
     @torch.inference_mode()
     def _of_image(self, maps: StridedMaps, i: int, selection: Selection) -> Detected:
-        odds = maps.odds[i]
-        repeatability = odds / (1 + odds)
-        candidate = is_local_maximum(repeatability) & (repeatability >= selection.min_repeatability)
+        logits = maps.logits[i]
+        repeatability = logits.sigmoid()
+        candidate = is_local_maximum(logits) & (repeatability >= selection.min_repeatability)
         rows, columns = candidate.nonzero().unbind(dim=1)
-        positions = _positions(odds.log(), rows, columns, selection.subpixel)
+        positions = _positions(logits, rows, columns, selection.subpixel)
         described = Described(maps.descriptors[i : i + 1], maps.reliability[i : i + 1])
         image = torch.zeros_like(rows)
         reliability = sampled(

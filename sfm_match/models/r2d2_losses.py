@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sfm_match.models.local_maxima import refine
+
 NUM_BINS = 20
 _LEAST_SEEN = 0.25
+_REACH = 3
 
 
 class Ranking(NamedTuple):
@@ -112,6 +115,63 @@ def peakiness_loss(repeatability: Tensor, patch: int) -> Tensor:
     return 1 - (highest - mean).mean()
 
 
+def position_loss(
+    logits0: Tensor, logits1: Tensor, flow: Tensor, num: int, spread: float = 0.8
+) -> Tensor:
+    """Return how far the second maps are from a peak where the first ones' peaks are carried to.
+
+    Cross-entropy, less the least there is, of the window of 7 x 7 logits around each carried peak
+    against a Gaussian at the very position: below the pixel, and of a shape whose logarithm is the
+    quadratic that `refine` fits. The paper has no such term: its map may be flat on top.
+
+    Args:
+        logits0: (B, H, W), logarithms of the odds of repeatability.
+        logits1: (B, H', W').
+        flow: (B, H, W, 2), see `warped`.
+        num: at most so many peaks of each first map, the highest of those that are no nearer to
+            each other than four pixels.
+        spread: standard deviation of the Gaussian, in pixels.
+    """
+    image, true = _carried_peaks(logits0.detach(), flow, num)
+    height, width = logits1.shape[1:]
+    reach = torch.arange(-_REACH, _REACH + 1, device=flow.device)
+    pixel = true.floor().long()
+    columns, rows = (pixel[:, i, None] + reach for i in (0, 1))
+    inside = (columns[:, [0, -1]] >= 0) & (columns[:, [0, -1]] < width)
+    inside &= (rows[:, [0, -1]] >= 0) & (rows[:, [0, -1]] < height)
+    kept = inside.all(dim=1)
+    image, true, columns, rows = image[kept], true[kept], columns[kept], rows[kept]
+    window = logits1[image[:, None, None], rows[:, :, None], columns[:, None, :]]
+    away = (columns[:, None, :] + 0.5 - true[:, 0, None, None]) ** 2 + (
+        rows[:, :, None] + 0.5 - true[:, 1, None, None]
+    ) ** 2
+    target = (-away / (2 * spread**2)).flatten(1).softmax(dim=1)
+    divergence = functional.kl_div(
+        window.flatten(1).log_softmax(dim=1), target, reduction="none"
+    ).sum(dim=1)
+    return divergence.sum() / max(1, len(divergence))
+
+
+def _carried_peaks(logits: Tensor, flow: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """Return of which map each peak is, (N,), and its position in the second image, (N, 2)."""
+    size = 2 * _REACH + 1
+    highest = functional.max_pool2d(logits[:, None], size, stride=1, padding=_REACH)[:, 0]
+    across = (flow[:, 1:-1, 2:] - flow[:, 1:-1, :-2]) / 2
+    down = (flow[:, 2:, 1:-1] - flow[:, :-2, 1:-1]) / 2
+    known = ~(across + down + flow[:, 1:-1, 1:-1]).isnan().any(dim=-1)
+    is_peak = functional.pad(known, (1, 1, 1, 1)) & (highest == logits)
+    ranked = logits.where(is_peak, -torch.inf).flatten(1)
+    values, places = ranked.topk(min(num, ranked.shape[1]), dim=1)
+    image, order = (values > -torch.inf).nonzero().unbind(dim=1)
+    place = places[image, order]
+    rows, columns = place // logits.shape[2], place % logits.shape[2]
+    moves = torch.cat(
+        [refine(one, rows[image == i], columns[image == i]) for i, one in enumerate(logits)]
+    )
+    jacobians = torch.stack([across, down], dim=-1)[image, rows - 1, columns - 1]
+    return image, flow[image, rows, columns] + (jacobians @ moves[:, :, None])[..., 0]
+
+
 def average_precision(
     similarities: Tensor, positive: Tensor, negative: Tensor, num_bins: int = NUM_BINS
 ) -> Tensor:
@@ -136,6 +196,31 @@ def average_precision(
     precision = hits.cumsum(dim=1) / all_of_them.cumsum(dim=1).clamp(min=1e-12)
     recall = hits / hits.sum(dim=1, keepdim=True).clamp(min=1e-12)
     return (precision * recall).sum(dim=1)
+
+
+def average_precision_of_one(
+    similarity: Tensor, others: Tensor, negative: Tensor, num_bins: int = NUM_BINS
+) -> Tensor:
+    """Return `average_precision` (Q,) of queries with a single partner, at a tenth of the time.
+
+    Args:
+        similarity: (Q,), cosine of each query and its partner.
+        others: (Q, D), cosines of what else is ranked.
+        negative: bool (Q, D), which of these take part.
+        num_bins: two at least.
+    """
+    last = num_bins - 1
+    place = (1 - similarity).clamp(0, 1) * last
+    low = place.detach().floor().clamp(max=last - 1)
+    share = place - low  # of the farther bin
+    # What is in later bins than the partner's two has no effect; that is nearly everything.
+    lowest = (1 - (low + 2) / last).where(low < last - 1, -torch.inf)
+    rows, columns = (negative & (others > lowest[:, None])).nonzero().unbind(dim=1)
+    # The share of each that lies in the partner's nearer bin or before.
+    before = others[rows, columns].clamp(0, 1) * last - last + 1 + low[rows]
+    none = torch.zeros_like(similarity)
+    near, far = (none.index_add(0, rows, (before + i).clamp(0, 1)) for i in (0, 1))
+    return (1 - share) ** 2 / (1 - share + near).clamp(min=1e-12) + share / (1 + far)
 
 
 def _in_bins(bins: Tensor, share: Tensor, weights: Tensor, num_bins: int) -> Tensor:

@@ -214,14 +214,14 @@ def _distractors(
     """Return similarities (Q, G) to the grid of all second images, and which are no partners."""
     num, height, width = b.reliability.shape
     step = max(1, rings.grid // stride)
-    n, y, x = torch.meshgrid(
-        torch.arange(num, device=true.device),
-        torch.arange(step // 2, height, step, device=true.device),
-        torch.arange(step // 2, width, step, device=true.device),
-        indexing="ij",
+    rows, columns = (
+        torch.arange(step // 2, side, step, device=true.device) for side in (height, width)
     )
-    n, y, x = n.flatten(), y.flatten(), x.flatten()
-    centres = (torch.stack([x, y], dim=1) + 0.5) * stride
-    distant = (true[:, None] - centres).norm(dim=2) >= rings.nearest
-    other = image[:, None] != n
-    return vectors @ b.descriptors[n, :, y, x].T, distant | other
+    descriptors = b.descriptors[:, :, rows[:, None], columns].movedim(1, 3)
+    # (Q, B, rows, columns), in the same image only.
+    x, y = ((axis + 0.5) * stride for axis in (columns, rows))
+    squared = (true[:, 0, None, None] - x) ** 2 + (true[:, 1, None, None] - y[:, None]) ** 2
+    distant = torch.ones(len(true), num, len(rows), len(columns), dtype=torch.bool)
+    distant = distant.to(true.device)
+    distant[torch.arange(len(true), device=true.device), image] = squared >= rings.nearest**2
+    return vectors @ descriptors.flatten(0, 2).T, distant.flatten(1)

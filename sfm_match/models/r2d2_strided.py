@@ -23,7 +23,7 @@ STRIDE = 4
 """Pixels of the image for one descriptor."""
 
 DESCRIPTOR_SIZE = 128
-_STEM, _CUES = 32, 4
+_STEM, _CUES, _FINE = 32, 4, 16
 
 
 class StridedMaps(NamedTuple):
@@ -33,17 +33,17 @@ class StridedMaps(NamedTuple):
         descriptors: (N, 128, h, w), of length 1, of every fourth pixel: the first belongs to
             (2, 2) in corner-origin pixels.
         reliability: (N, h, w), from 0 to 1.
-        odds: (N, H, W), repeatability / (1 - repeatability) of every pixel.
+        logits: float32 (N, H, W), of the repeatability of every pixel.
     """
 
     descriptors: Tensor
     reliability: Tensor
-    odds: Tensor
+    logits: Tensor
 
     @property
     def repeatability(self) -> Tensor:
         """(N, H, W), from 0 to 1."""
-        return self.odds / (1 + self.odds)
+        return self.logits.sigmoid()
 
 
 def _layer(
@@ -57,7 +57,7 @@ def _layer(
 
 
 class StridedR2D2(nn.Module):
-    """The network, 480,000 parameters.
+    """The network, 482,000 parameters.
 
     Attributes:
         trunk_dtype: what the trunk computes in, where it is not what the stem does.
@@ -87,28 +87,30 @@ class StridedR2D2(nn.Module):
         self.reliable = nn.Conv2d(DESCRIPTOR_SIZE, 1, 1)
         self.deep_cue = nn.Conv2d(DESCRIPTOR_SIZE, _CUES, 1)
         self.stem_cue = nn.Conv2d(_STEM, _CUES, 1)
-        self.detector = nn.Sequential(
-            nn.Conv2d(2 * _CUES + 1, 8, 3, padding=1), relu, nn.Conv2d(8, 1, 3, padding=1)
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, _FINE, 3, padding=1), relu, nn.Conv2d(_FINE, _FINE, 3, padding=1), relu
         )
+        self.detector = nn.Sequential(nn.Conv2d(2 * _CUES + _FINE, 8, 3, padding=1), relu)
+        self.repeatable = nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> StridedMaps:
         """Return the maps of images (N, 3, H, W), `normalised`, whose sides are multiples of 4."""
-        size = image.shape[2:]
         # 1. Half resolution: (N, 32, H / 2, W / 2).
         low = self.stem(image)
         # 2. A quarter: (N, 128, h, w).
         x = self.trunk(low.to(self.trunk_dtype or low.dtype)).to(low.dtype)
         # 3. Reliability sees the squares, as in R2D2: (N, h, w).
         reliability = self.reliable(x**2)[:, 0].sigmoid()
-        # 4. Cues of both resolutions, enlarged without steps: (N, 9, H, W).
+        # 4. Cues of both resolutions, enlarged without steps, beside the full one: (N, 24, H, W).
         cues = [
-            functional.interpolate(cue, size, mode="bilinear", align_corners=False)
+            functional.interpolate(cue, image.shape[2:], mode="bilinear", align_corners=False)
             for cue in (self.deep_cue(x), self.stem_cue(low))
         ]
-        seen = torch.cat([*cues, image.mean(dim=1, keepdim=True)], dim=1)
-        # 5. The odds of repeatability: (N, H, W).
-        odds = functional.softplus(self.detector(seen))[:, 0]
-        return StridedMaps(functional.normalize(x, dim=1), reliability, odds)
+        seen = self.detector(torch.cat([*cues, self.fine(image)], dim=1))
+        # 5. Repeatability, of which small differences matter: (N, H, W).
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.repeatable(seen.float())[:, 0]
+        return StridedMaps(functional.normalize(x, dim=1), reliability, logits)
 
 
 def load_strided(path: os.PathLike[str] | str) -> StridedR2D2:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from sfm_match.models.r2d2 import normalised
 from sfm_match.models.r2d2_losses import (
-    average_precision,
+    average_precision_of_one,
     cosine_loss,
     peakiness_loss,
+    position_loss,
     reliability_loss,
 )
 from sfm_match.models.r2d2_samplers import Described, Rings, neighbourhood_ranking
@@ -48,6 +49,8 @@ class R2D2Training:
         repeatability: weight of the losses of the detector.
         zero_mean: compare repeatability maps without their means.
         flat: see `cosine_loss`.
+        position: weight of the loss of the peaks' positions, see `position_loss`; 0 for the paper.
+        peaks: so many of each picture for it.
         kappa: the precision from which on a pixel is called reliable, as a share of the running
             precision; 0 for the paper's 0.5 from the first step on.
         floor: the precision's gradient has at least this weight, see `reliability_loss`.
@@ -69,7 +72,9 @@ class R2D2Training:
     repeatability: NonNegativeFloat = 1.0
     zero_mean: bool = True
     flat: NonNegativeFloat = 0.02
-    kappa: NonNegativeFloat = 0.9
+    position: NonNegativeFloat = 0.2
+    peaks: PositiveInt = 150
+    kappa: NonNegativeFloat = 1.0
     floor: NonNegativeFloat = 0.5
     positive: PositiveFloat = 2.9
     nearest: PositiveFloat = 5.0
@@ -97,8 +102,10 @@ class R2D2Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.number, self.config)
         terms, precision = self._terms(batch)
-        loss = terms["reliability"] + self.config.repeatability * (
-            terms["cosine"] + terms["peakiness"]
+        loss = (
+            terms["reliability"]
+            + self.config.repeatability * (terms["cosine"] + terms["peakiness"])
+            + self.config.position * terms["position"]
         )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -118,17 +125,21 @@ class R2D2Trainer:
         both = normalised(torch.cat([batch.images0, batch.images1]))
         with torch.autocast(both.device.type, torch.bfloat16, config.precision == "bf16"):
             maps = self.network(both)
-        repeatability = maps.repeatability.float()
+        repeatability, logits = maps.repeatability, maps.logits
         a, b = (_described(maps, rows) for rows in (slice(0, num), slice(num, None)))
         rings = Rings(config.grid, config.positive, config.nearest, config.farthest)
         ranking = neighbourhood_ranking(a, b, batch.flow, STRIDE, rings)
-        precision = average_precision(ranking.similarities, ranking.positive, ranking.negative)
+        # The partner comes first.
+        precision = average_precision_of_one(
+            ranking.similarities[:, 0], ranking.similarities[:, 1:], ranking.negative[:, 1:]
+        )
         first, second = repeatability[:num], repeatability[num:]
         return {
             "cosine": cosine_loss(
                 first, second, batch.flow, config.patch, config.zero_mean, config.flat
             ),
             "peakiness": peakiness_loss(repeatability, config.patch),
+            "position": position_loss(logits[:num], logits[num:], batch.flow, config.peaks),
             "reliability": reliability_loss(
                 precision, ranking.reliability, self._kappa(), config.floor
             ),
@@ -137,7 +148,7 @@ class R2D2Trainer:
     def _kappa(self) -> float:
         if self.config.kappa == 0:
             return 0.5
-        return min(max(self.config.kappa * self.running_precision, 0.1), 0.75)
+        return min(max(self.config.kappa * self.running_precision, 0.1), 0.9)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, to be taken up by `load_state_dict`."""
