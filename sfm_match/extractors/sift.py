@@ -26,6 +26,7 @@ LICENCE = "BSD-3-Clause"
 LIBRARIES = ("pycolmap",)
 
 _DESCRIPTOR_NORM = 512.0
+_DIVIDED = (np.arange(256) / _DESCRIPTOR_NORM).astype(np.float16)
 # VLFeat's pyramid needs some pixels to stand on; below that there is nothing to find.
 _MIN_SIDE = 16
 
@@ -83,7 +84,7 @@ def _features(matrix: ArrayF32, descriptors: npt.NDArray[np.uint8], size: ArrayI
     return Features(
         keypoints=np.ascontiguousarray(keypoints),
         scores=scales[:, 0].copy(),
-        descriptors=(descriptors / np.float32(_DESCRIPTOR_NORM)).astype(np.float16),
+        descriptors=_DIVIDED.take(descriptors),
         image_size=size,
         scales=scales[:, 0].copy(),
         orientations=orientations[:, 0].copy(),

@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 class Results:
-    """The content of `results.json`; what changes it is written at once.
+    """The content of `results.json`; what changes it is written at once, but for the images.
 
     Attributes:
         content: as in the file.
@@ -32,10 +32,7 @@ class Results:
         self.content: dict[str, Any] = {}
 
     def begin(self, recipe: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
-        """Start anew, or go on where the file is of the same settings and versions.
-
-        Nothing is written before the images are set.
-        """
+        """Start anew, or go on where the file is of the same settings and versions."""
         made_with = {
             "recipe": json.loads(json.dumps(recipe, default=str)),
             "fingerprints": dict(fingerprints),
@@ -52,10 +49,15 @@ class Results:
             self.content = {**made_with, "images": {}, "failures": {}, "stages": {}}
             self.content |= {"remarks": {}, "ignored": []}
 
-    def set_images(self, digests: Mapping[str, str]) -> None:
-        """Set the images that can be read, each with the SHA-256 of it and its mask.
+    def set_images(self, digests: Mapping[str, str], failures: Mapping[str, str]) -> None:
+        """Set the images that can be read, each with the SHA-256 of it and its mask, and the rest.
 
-        What failed or was said before stays so for as long as the image is the same.
+        What failed or was said before stays so for as long as the image is the same. All this is
+        written with what is set next.
+
+        Args:
+            digests: the SHA-256 in hexadecimal, by image.
+            failures: the images that cannot be read, each with the reason.
         """
         before = self.content["images"]
         self.content["images"] = dict(digests)
@@ -65,7 +67,7 @@ class Results:
                 for name, reason in self.content.get(kind, {}).items()
                 if name in digests and digests[name] == before.get(name)
             }
-        self._write()
+        self.content["failures"].update(failures)
 
     def set_failures(self, failures: Mapping[str, str]) -> None:
         """Set the images that are left out, each with the reason."""

@@ -96,7 +96,7 @@ class Workspace:
 
     @cached_property
     def results(self) -> Results:
-        """The content of `results.json`; its first use writes the settings, to `recipe.toml` too.
+        """The content of `results.json`; its first use writes the settings to `recipe.toml`.
 
         So a stage that finds the folder locked, or its settings wrong, leaves both as they are.
         """
@@ -104,8 +104,8 @@ class Workspace:
         results = Results(self.out / "results.json")
         self.recipe.write(self.out / "recipe.toml")
         results.begin(self.recipe.tables, self.recipe.fingerprints)
-        results.set_images({name: s.digest.hex() for name, s in sources.images.items()})
-        results.add_failures(sources.failures)
+        digests = {name: s.digest.hex() for name, s in sources.images.items()}
+        results.set_images(digests, sources.failures)
         return results
 
     @cached_property

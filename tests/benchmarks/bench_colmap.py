@@ -1,9 +1,9 @@
 """Extraction, matching, verification and mapping against pycolmap's own functions for them.
 
-    python -m tests.benchmarks.bench_colmap IMAGES [TRUTH] [-o SETTING ...]
+    python -m tests.benchmarks.bench_colmap IMAGES [TRUTH] [-o SETTING ...] [--until STAGE]
 
 Both do the same work on the same images with the same cameras, stage by stage in turn; each figure
-is the smallest of three rounds. pycolmap's functions run in a process of their own, as in a script
+is the smallest of the rounds. pycolmap's functions run in a process of their own, as in a script
 that imports nothing else, and once more in a process that keeps freed memory as our command line
 does. Its matcher is approximate by default; its exact one takes minutes for a dozen images, so it
 is timed on three images only.
@@ -11,11 +11,11 @@ is timed on three images only.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from sfm_match.allocator import keep_freed_memory
 from sfm_match.logs import quiet_colmap
 from sfm_match.stages.evaluate import evaluate_model
 
-ROUNDS = 3
 STAGES = ("extract", "match", "verify", "map")
 
 
@@ -89,18 +88,20 @@ def process_of_its_own(*prepare: Callable[[], None]) -> ProcessPoolExecutor:
     return pool
 
 
-def main(images: Path, truth: Path | None, settings: list[str]) -> None:
+def main(
+    images: Path, truth: Path | None, settings: Sequence[str], stages: Sequence[str], rounds: int
+) -> None:
     keep_freed_memory()
     quiet_colmap()
     recipe = Recipe.load("sift", *settings, images={"path": str(images)})
     others = {"pycolmap": process_of_its_own(), "kept": process_of_its_own(keep_freed_memory)}
     best: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as name:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             run = Run(Path(name) / f"ours{number}", recipe)
             colmap = {who: Colmap(images, Path(name) / f"{who}{number}", recipe) for who in others}
             run.workspace.sources  # noqa: B018  # headers and digests are read before the clock starts
-            for stage in STAGES:
+            for stage in stages:
                 took = {
                     who: pool.submit(seconds, getattr(colmap[who], stage)).result()
                     for who, pool in others.items()
@@ -113,16 +114,17 @@ def main(images: Path, truth: Path | None, settings: list[str]) -> None:
                 if stage == "verify":
                     run.import_features()
             quiet_colmap()
-        for stage in STAGES:
+        for stage in stages:
             ours = best["ours", stage]
             for who, title in (("pycolmap", "pycolmap"), ("kept", "keeping freed memory")):
                 theirs = best[who, stage]
-                print(f"{stage:8} ours {ours:.2f} s, {title} {theirs:.2f} s: {ours / theirs:.2f}")
-        num_pairs = run.workspace.results.content["stages"]["pairs"]["pairs"]
-        exact = bench_exact_matching(images, Path(name))
-        ours = best["ours", "match"] / num_pairs
-        print(f"one pair exactly: ours {ours:.3f} s, pycolmap {exact:.2f} s")
-        if truth is not None:
+                print(f"{stage:8} ours {ours:.2f} s, {title} {theirs:.2f} s: {ours / theirs:.3f}")
+        if "match" in stages:
+            num_pairs = run.workspace.results.content["stages"]["pairs"]["pairs"]
+            exact = bench_exact_matching(images, Path(name))
+            ours = best["ours", "match"] / num_pairs
+            print(f"one pair exactly: ours {ours:.3f} s, pycolmap {exact:.2f} s")
+        if truth is not None and "map" in stages:
             for title, model in (
                 ("ours", run.workspace.out / "model"),
                 ("pycolmap", colmap["pycolmap"].folder / "0"),
@@ -134,6 +136,12 @@ def main(images: Path, truth: Path | None, settings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    positional = [argument for argument in sys.argv[1:] if "=" not in argument and argument != "-o"]
-    chosen = [argument for argument in sys.argv[1:] if "=" in argument]
-    main(Path(positional[0]), Path(positional[1]) if len(positional) > 1 else None, chosen)
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("truth", type=Path, nargs="?")
+    parser.add_argument("-o", dest="settings", action="append", default=[])
+    parser.add_argument("--until", choices=STAGES, default="map")
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    until = STAGES.index(chosen.until) + 1
+    main(chosen.images, chosen.truth, chosen.settings, STAGES[:until], chosen.rounds)

@@ -51,6 +51,18 @@ def features_of(name: str, shift: int) -> tuple[Features, Image]:
     return found.take(np.sort(rows)), image
 
 
+@cache
+def encoded(name: str, shift: int) -> Any:
+    """Return a part of the picture as the matcher encodes it."""
+    return fed(name).encode(*features_of(name, shift))
+
+
+@cache
+def matches_of(name: str, shift0: int, shift1: int) -> Matches:
+    """Return the matches of two parts of the picture."""
+    return fed(name).match((encoded(name, shift0), encoded(name, shift1)))[0]
+
+
 def as_set(matches: Matches) -> set[tuple[int, int]]:
     rows = matches.indices.tolist()
     assert len({tuple(row) for row in rows}) == len(rows)
@@ -59,10 +71,8 @@ def as_set(matches: Matches) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_matches_are_right_and_one_to_one(name: str) -> None:
-    (left, left_image), (right, right_image) = features_of(name, 0), features_of(name, 60)
-    (matches,) = fed(name).match(
-        (fed(name).encode(left, left_image), fed(name).encode(right, right_image))
-    )
+    left, right = (features_of(name, shift)[0] for shift in (0, 60))
+    matches = matches_of(name, 0, 60)
     rows0, rows1 = matches.indices.T
     assert rows0.max() < len(left)
     assert rows1.max() < len(right)
@@ -76,8 +86,7 @@ def test_matches_are_right_and_one_to_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_an_empty_side_has_no_matches(name: str) -> None:
-    features, image = features_of(name, 0)
-    full = fed(name).encode(features, image)
+    (features, image), full = features_of(name, 0), encoded(name, 0)
     empty = fed(name).encode(features.take(np.arange(0)), image)
     found = fed(name).match((full, empty), (empty, full), (empty, empty))
     assert [len(matches) for matches in found] == [0, 0, 0]
@@ -88,29 +97,25 @@ def test_an_empty_side_has_no_matches(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_an_image_matches_itself_one_to_one(name: str) -> None:
-    features, image = features_of(name, 0)
-    encoded = fed(name).encode(features, image)
-    (matches,) = fed(name).match((encoded, encoded))
+    matches = matches_of(name, 0, 0)
     np.testing.assert_array_equal(matches.indices[:, 0], matches.indices[:, 1])
-    assert len(matches) > 0.95 * len(features)
+    assert len(matches) > 0.95 * len(features_of(name, 0)[0])
 
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_the_order_of_keypoints_does_not_matter(name: str) -> None:
-    (left, left_image), (right, right_image) = features_of(name, 0), features_of(name, 60)
+    left, image = features_of(name, 0)
     order = np.random.default_rng(0).permutation(len(left))
-    other = fed(name).encode(right, right_image)
-    (matches,) = fed(name).match((fed(name).encode(left, left_image), other))
-    (permuted,) = fed(name).match((fed(name).encode(left.take(order), left_image), other))
+    shuffled = fed(name).encode(left.take(order), image)
+    (permuted,) = fed(name).match((shuffled, encoded(name, 60)))
     back = {(int(order[a]), b) for a, b in as_set(permuted)}
-    assert_nearly_equal(back, as_set(matches))
+    assert_nearly_equal(back, as_set(matches_of(name, 0, 60)))
 
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_swapping_the_images_swaps_the_matches(name: str) -> None:
-    left, right = (fed(name).encode(*features_of(name, shift)) for shift in (0, 60))
-    there, back = fed(name).match((left, right), (right, left))
-    assert_nearly_equal(as_set(back.flipped()), as_set(there))
+    back = matches_of(name, 60, 0)
+    assert_nearly_equal(as_set(back.flipped()), as_set(matches_of(name, 0, 60)))
 
 
 def assert_nearly_equal(found: set[tuple[int, int]], expected: set[tuple[int, int]]) -> None:
@@ -121,24 +126,21 @@ def assert_nearly_equal(found: set[tuple[int, int]], expected: set[tuple[int, in
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_a_pair_is_matched_alike_alone_again_and_among_others(name: str) -> None:
-    encoded = [fed(name).encode(*features_of(name, shift)) for shift in (0, 60, 80)]
-    pairs = [(encoded[i], encoded[j]) for i, j in ((0, 1), (0, 2), (1, 2), (2, 0))]
-    together = fed(name).match(*pairs)
+    pairs = [(0, 60), (60, 80), (60, 0)]
+    together = fed(name).match(*((encoded(name, a), encoded(name, b)) for a, b in pairs))
     for pair, matches in zip(pairs, together, strict=True):
-        (alone,) = fed(name).match(pair)
+        alone = matches_of(name, *pair)
         np.testing.assert_array_equal(alone.indices, matches.indices)
         np.testing.assert_allclose(alone.scores, matches.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SPARSE_MATCHERS)
 def test_a_descriptor_that_is_no_number_keeps_no_other_from_its_match(name: str) -> None:
-    (left, image), (right, right_image) = features_of(name, 0), features_of(name, 60)
+    left, image = features_of(name, 0)
     descriptors = left.descriptors.astype(np.float32)
     descriptors[5] = np.nan
     broken = dataclasses.replace(left, descriptors=descriptors)
-    other = fed(name).encode(right, right_image)
-    (matches,) = fed(name).match((fed(name).encode(left, image), other))
-    (found,) = fed(name).match((fed(name).encode(broken, image), other))
-    expected = {match for match in as_set(matches) if match[0] != 5}
+    (found,) = fed(name).match((fed(name).encode(broken, image), encoded(name, 60)))
+    expected = {match for match in as_set(matches_of(name, 0, 60)) if match[0] != 5}
     kept = {match for match in as_set(found) if match[0] != 5}
     assert len(expected & kept) >= 0.9 * len(expected)

@@ -132,7 +132,7 @@ class Killer:
         wait_for_stage(process, self.out, stage, begun)
         time.sleep(delay)
         process.kill()
-        assert wait_for_end(process.pid, 5) == []
+        assert wait_for_end(process.pid, 60) == []
         outcome = finish(process)
         if outcome.stdout:
             self.hits["too late"] += 1

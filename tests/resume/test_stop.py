@@ -49,7 +49,7 @@ def stop_soon(process: subprocess.Popen[str]) -> None:
     assert outcome.stderr.endswith("stopped; the same command goes on from what is finished\n")
     assert "Traceback" not in outcome.stderr
     assert outcome.stdout == ""
-    assert wait_for_end(process.pid, 5) == []
+    assert wait_for_end(process.pid, 60) == []
 
 
 def check_goes_on(out: Path, reference: Reference, before: Items) -> None:

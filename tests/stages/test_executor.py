@@ -86,7 +86,7 @@ def test_a_worker_that_dies_is_an_error_and_no_hang() -> None:
     start = time.monotonic()
     with pytest.raises(WorkerError, match="a process that runs sift was killed"):
         list(run_component(die_in_a_worker, SIFT, [os.getpid()] * 8, workers=2))
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
 
 
 SCRIPT = """

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
-from sfm_match.stages.extract import extract_some
+from sfm_match.io.store import Store
+from sfm_match.spec import Spec
+from sfm_match.stages import extract as stage
+from sfm_match.stages.extract import extract, extract_some
 from sfm_match.stages.scan import Source, scan
 from sfm_match.types import Features, Image
 from tests.pictures import noise_picture
@@ -52,3 +57,25 @@ def test_each_image_of_a_batch_gets_its_own_features(tmp_path: Path) -> None:
         assert "1.png" in found[1]
         scores = [one.scores[0] for one in found if isinstance(one, Features)]
         assert scores == [0, 20, 30]
+
+
+def test_the_largest_images_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def run_component(function: object, spec: Spec, batches: list[list[Source]], *_: object) -> Any:
+        for batch in batches:
+            order.extend(source.name for source in batch)
+            yield batch, [features_of(np.zeros((9, 9), np.uint8)) for _ in batch]
+
+    monkeypatch.setattr(stage, "run_component", run_component)
+    for name, picture in {
+        "a": np.zeros((20, 30), np.uint8),  # few bytes
+        "b": noise_picture(20, 30),
+        "c": np.zeros((40, 30), np.uint8),
+    }.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    found = list(scan(tmp_path).images.values())
+    spec = Spec.parse("extractors", "sift")
+    report = extract(found, spec, Store.create(tmp_path / "features", Features, spec))
+    assert report.computed == 3
+    assert order == ["c.png", "b.png", "a.png"]
