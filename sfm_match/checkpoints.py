@@ -1,4 +1,4 @@
-"""The published files of weights that can be had by name."""
+"""The files of weights that can be had by name: those that are published, and our own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One published file of weights.
+    """One file of weights.
 
     Attributes:
         name: what options call it.
-        url: where its authors publish it.
+        url: where its authors publish it; empty for one that comes with this package.
         sha256: 64 hexadecimal digits, lower case; empty where only its MD5 is published.
         size: in bytes; 0 where it is not published.
         licence: SPDX identifier, or the licence's name.
         commercial: whether the licence allows commercial use.
-        paper: authors, title, venue and year.
+        paper: authors, title, venue and year of the method.
         filename: its name in the folders that are searched.
         md5: 32 hexadecimal digits, lower case, where there is no SHA-256.
     """
@@ -44,6 +44,11 @@ class Checkpoint:
         return f"SHA-256 {self.sha256}" if self.sha256 else f"MD5 {self.md5}"
 
     @property
+    def packaged(self) -> bool:
+        """Whether it comes with this package."""
+        return not self.url
+
+    @property
     def size_text(self) -> str:
         """Its size, for people."""
         return f"{self.size / 1e6:.1f} MB" if self.size else "of unknown size"
@@ -60,6 +65,19 @@ def _r2d2(name: str, filename: str, size: int, sha256: str) -> Checkpoint:
         paper="Revaud, Weinzaepfel, De Souza, Humenberger: "
         "R2D2: Reliable and Repeatable Detector and Descriptor, NeurIPS 2019",
         filename=filename,
+    )
+
+
+def _own(name: str, size: int, sha256: str, paper: str) -> Checkpoint:
+    return Checkpoint(
+        name=name,
+        url="",
+        sha256=sha256,
+        size=size,
+        licence="Apache-2.0",
+        commercial=True,
+        paper=paper,
+        filename=f"{name}.safetensors",
     )
 
 
@@ -220,5 +238,23 @@ _PUBLISHED = (
     _pygmtools("cie", "willow", "47cf8f5176a3d17faed96f30fa14ecf4"),
 )
 
-CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType({c.name: c for c in _PUBLISHED})
+# Trained with this package; their cards are in `weights_data` beside them.
+_OWN = (
+    _own(
+        "coarse-16-fine",
+        396_056,
+        "74c8f4bf87b771d6241ee626d89dffcab0e966aaf39213bd1073e5ce86fcd8e4",
+        "Kolodiazhnyi: Local Feature Matching with Transformers for low-end devices, "
+        "arXiv:2202.00770, 2022; its coarse network, with a fine stage of ours",
+    ),
+    _own(
+        "matchnet-open",
+        2_062_140,
+        "7e88f7e82979a3a4a8626986dbf8de1408d17a36e2bbfd9a811de6e595fac858",
+        "Han, Leung, Jia, Sukthankar, Berg: MatchNet: Unifying Feature and Metric Learning for "
+        "Patch-Based Matching, CVPR 2015",
+    ),
+)
+
+CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType({c.name: c for c in (*_OWN, *_PUBLISHED)})
 """Every checkpoint that can be had by name."""

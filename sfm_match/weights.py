@@ -12,16 +12,14 @@ import http.client
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from sfm_match.checkpoints import CHECKPOINTS, Checkpoint
+from sfm_match.downloads import NETWORK_ERRORS, fetch, is_transient
 
 __all__ = [
     "CHECKPOINTS",
@@ -30,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "WeightsError",
     "cache_folder",
+    "card",
     "digest",
     "find",
     "search_folders",
@@ -42,11 +41,8 @@ ENV_PERMISSIVE_ONLY = "SFM_MATCH_PERMISSIVE_ONLY"
 
 NUM_ATTEMPTS = 3
 RETRY_SECONDS = 0.5  # doubled after every failed attempt
-TIMEOUT_SECONDS = 30.0  # without a byte from the server
-CHUNK_BYTES = 1 << 16
 
-_RETRIED_STATUS = frozenset({408, 416, 429})  # and 5xx; other HTTP errors are final
-_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_REINSTALL = "install sfm-match again: pip install --force-reinstall --no-deps sfm-match"
 
 
 class WeightsError(RuntimeError):
@@ -70,10 +66,23 @@ def search_folders(weights_dir: Path | None = None) -> list[Path]:
     folders = [] if weights_dir is None else [weights_dir]
     named = os.environ.get(ENV_FOLDERS, "").split(os.pathsep)
     folders += [Path(folder).expanduser() for folder in named if folder]
-    packaged = resources.files("sfm_match") / "weights_data"
-    if isinstance(packaged, Path) and packaged.is_dir():
-        folders.append(packaged)
-    return [*folders, cache_folder()]
+    return [*folders, _packaged_folder(), cache_folder()]
+
+
+def _packaged_folder() -> Path:
+    return Path(str(resources.files("sfm_match") / "weights_data"))
+
+
+def card(checkpoint: Checkpoint) -> str:
+    """Return what a checkpoint of this package was made from and how good it is, in Markdown.
+
+    Raises:
+        WeightsError: the file that says so is missing.
+    """
+    path = _packaged_folder() / f"{checkpoint.name}.md"
+    if not path.is_file():
+        raise _incomplete(path)
+    return path.read_text(encoding="utf-8")
 
 
 def find(
@@ -87,8 +96,9 @@ def find(
     """Return the file of a checkpoint, downloaded if it is nowhere on this machine.
 
     A registered name is searched in `search_folders` and, when found in none of them, downloaded
-    into `cache_folder`. Its digest is verified wherever it comes from. Anything else is the path of
-    a file, which is taken as it is (a file that is called like a checkpoint: ``./name``).
+    into `cache_folder`, unless it comes with this package. Its digest is verified wherever it comes
+    from. Anything else is the path of a file, which is taken as it is (a file that is called like a
+    checkpoint: ``./name``).
 
     Args:
         name_or_path: a name of `CHECKPOINTS`, or the path of a file.
@@ -114,6 +124,8 @@ def find(
         if path.is_file():
             _verify(path, checkpoint)
             return path
+    if checkpoint.packaged:
+        raise _incomplete(_packaged_folder() / checkpoint.filename)
     if not download:
         raise WeightsError(_missing(checkpoint, "not found, and not to be downloaded", folders))
     return _download_once(checkpoint, folders, progress)
@@ -185,12 +197,19 @@ def _digest_as_of(checkpoint: Checkpoint, path: Path) -> str:
 def _verify(path: Path, checkpoint: Checkpoint) -> None:
     got = _digest_as_of(checkpoint, path)
     if got != checkpoint.digest:
+        again = "downloaded from " + checkpoint.url
+        if checkpoint.packaged:
+            again = f"where it came with this package, {_REINSTALL}"
         raise WeightsError(
             f"{path} is not the checkpoint {checkpoint.name}: expected {checkpoint.digest_text} "
             f"({checkpoint.size} bytes), got {got} ({path.stat().st_size} bytes). Delete the file "
-            f"to have it searched elsewhere and downloaded from {checkpoint.url}; to use it as it "
-            "is, give its path in place of the name"
+            f"to have it searched elsewhere and {again}; to use it as it is, give its path in "
+            "place of the name"
         )
+
+
+def _incomplete(path: Path) -> WeightsError:
+    return WeightsError(f"{path} is missing, which comes with this package; {_REINSTALL}")
 
 
 def _missing(checkpoint: Checkpoint, reason: str, folders: list[Path]) -> str:
@@ -224,9 +243,9 @@ def _download(checkpoint: Checkpoint, target: Path, progress: bool) -> None:
     for attempt in range(NUM_ATTEMPTS):
         last = attempt == NUM_ATTEMPTS - 1
         try:
-            resumed = _fetch(checkpoint, part, progress)
-        except _NETWORK_ERRORS as error:
-            if last or not _is_transient(error):
+            resumed = fetch(checkpoint, part, progress)
+        except NETWORK_ERRORS as error:
+            if last or not is_transient(error):
                 raise
             time.sleep(RETRY_SECONDS * 2**attempt)
             continue
@@ -242,58 +261,3 @@ def _download(checkpoint: Checkpoint, target: Path, progress: bool) -> None:
                 "altered it or its authors replaced it: try again on another network, upgrade "
                 f"sfm-match, or put the right {checkpoint.filename} into {target.parent}"
             )
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code in _RETRIED_STATUS or error.code >= 500
-    return True
-
-
-def _fetch(checkpoint: Checkpoint, part: Path, progress: bool) -> bool:
-    """Bring `part` to its full size or more; return whether it holds bytes of an earlier attempt.
-
-    Raises:
-        ConnectionError: the server closed the connection early.
-        OSError, http.client.HTTPException: as urllib has them; `part` keeps what has arrived.
-    """
-    have = part.stat().st_size if part.exists() else 0
-    if 0 < checkpoint.size <= have:
-        return True
-    request = urllib.request.Request(checkpoint.url, headers={"User-Agent": "sfm-match"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()
-        raise
-    with response:
-        if response.status != http.client.PARTIAL_CONTENT:
-            have = 0  # the server sends all of it
-        _append(response, part, have, checkpoint, progress)
-    return have > 0
-
-
-def _append(
-    response: http.client.HTTPResponse,
-    part: Path,
-    have: int,
-    checkpoint: Checkpoint,
-    progress: bool,
-) -> None:
-    """Write the response after the first `have` bytes of `part` and flush it to the disk."""
-    size = checkpoint.size or have + (response.length or 0)  # what the server says
-    name, quiet = checkpoint.filename, not progress
-    bar = tqdm(desc=name, total=size, initial=have, unit="B", unit_scale=True, disable=quiet)
-    with bar, part.open("ab" if have else "wb") as file:
-        # One byte more than expected is enough to know that it is another file.
-        while have <= size and (chunk := response.read(CHUNK_BYTES)):
-            file.write(chunk)
-            bar.update(len(chunk))
-            have += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    if have < size:
-        raise ConnectionError(f"{checkpoint.url} ended after {have} of {size} bytes")

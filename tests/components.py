@@ -13,7 +13,6 @@ from sfm_match import weights
 from sfm_match.spec import KINDS, ConfigError, Spec, load_plugin, plugin_names
 from sfm_match.types import Extractor
 from tests.generative_graph_weights import untrained_weights
-from tests.matchnet_weights import distance_weights
 
 EXTRACTORS = plugin_names("extractors")
 SPARSE_MATCHERS = [
@@ -25,14 +24,12 @@ PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 
 
 def required(kind: str, name: str) -> dict[str, Any]:
-    """Return the options that a component cannot be without."""
+    """Return the options that a component cannot be without, or would take too long without."""
     if (kind, name) == ("matchers", "generative_graph"):
         return {"weights": str(untrained_weights())}
-    if (kind, name) != ("extractors", "matchnet"):
-        return {}
-    # Few keypoints, because the network takes a millisecond for each.
-    detector = {"name": "sift", "max_keypoints": 500}
-    return {"weights": str(distance_weights()), "detector": detector}
+    if (kind, name) == ("extractors", "matchnet"):  # takes a millisecond for each keypoint
+        return {"detector": {"name": "sift", "max_keypoints": 500}}
+    return {}
 
 
 def source(kind: str, name: str) -> Spec:

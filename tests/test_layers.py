@@ -14,7 +14,8 @@ BASE = {"types", "spec", "options", "weights", "logs"}
 SEES = {
     "types": set(),
     "checkpoints": set(),
-    "weights": {"checkpoints"},
+    "downloads": {"checkpoints"},
+    "weights": {"checkpoints", "downloads"},
     "logs": set(),
     "allocator": set(),
     "spec": {"weights"},

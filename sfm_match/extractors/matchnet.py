@@ -50,7 +50,8 @@ class Config:
     """Options of `matchnet`.
 
     Attributes:
-        weights: the path of a file, safetensors or of torch; there are none to be had by name.
+        weights: matchnet-open, which comes with this package, or the path of a file, safetensors
+            or of torch, such as `sfm-match train matchnet` makes.
         detector: whose keypoints are described: the name of an extractor, or a table with its name
             (sift unless given) and its options.
         magnification: side of a patch in scales of its keypoint; 0 for 12, where scales are
@@ -58,7 +59,7 @@ class Config:
         side: of a patch, in pixels of the image, where the detector's keypoints have no scale.
     """
 
-    weights: str = ""
+    weights: str = "matchnet-open"
     detector: str | dict[str, Any] = "sift"
     magnification: NonNegativeFloat = 0.0
     side: PositiveFloat = 64.0
@@ -127,13 +128,8 @@ def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
     The detector's fingerprint is one of them: it follows its version, weights and libraries too.
 
     Raises:
-        ConfigError: no weights are named, or there is no such detector.
+        ConfigError: there is no such detector.
     """
-    if not config.weights:
-        raise ConfigError(
-            "there are no published weights of matchnet that can be loaded: name a file of weights "
-            "that were trained with this package, features.weights=FILE"
-        )
     detector = _detector_spec(config.detector)
     options = {"name": detector.name, **detector.config, "fingerprint": detector.fingerprint}
     auto = _MAGNIFICATIONS.get(detector.name, _MAGNIFICATION)
@@ -144,7 +140,7 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
     """Return the extractor, with its network on the device.
 
     Raises:
-        ConfigError: no weights are named, or there is no such detector.
+        ConfigError: there is no such detector.
         WeightsError: the weights are not to be had, or are another network's.
     """
     config = resolve(config, inputs)

@@ -49,6 +49,10 @@ _OFFSETS = {
 }
 
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Threshold = _Share | Literal["auto"]
+# The authors' evaluation has 0.7 for both. Of a network that is trained with this package, only the
+# order of the values counts, and all that are asked for are taken.
+_PUBLISHED_THRESHOLD, _OWN_THRESHOLD = 0.7, 0.0
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -56,14 +60,16 @@ class Config:
     """Options of `r2d2`.
 
     Attributes:
-        weights: r2d2-wasf-n16, r2d2-wasf-n8-big, r2d2-faster-wasf-n16, or the path of a file.
+        weights: r2d2-wasf-n16, r2d2-wasf-n8-big, r2d2-faster-wasf-n16, or the path of a file, such
+            as `sfm-match train r2d2` makes.
         max_keypoints: the best so many over all levels of the pyramid.
         resize: shrink the image so that its long side has at most so many pixels; 0 for never.
         min_size: no level of the pyramid but the first has a shorter long side.
         max_size: levels with a longer long side are left out.
         scale_factor: ratio of the sizes of neighbouring levels.
-        min_reliability: the lowest reliability of a keypoint.
-        min_repeatability: the lowest repeatability of a keypoint.
+        min_reliability: the lowest reliability of a keypoint, from 0 to 1; auto for 0.7 with a
+            published network, and 0 with one of `sfm-match train r2d2`.
+        min_repeatability: the lowest repeatability of a keypoint, in the same way.
         precision: of the network: fp32, or bf16, which is twice as fast where the processor has
             instructions for it; auto for bf16 where this machine's GPU, or else its CPU, has them.
         subpixel: refine keypoints below the pixel, and take off the constant offset that a
@@ -76,8 +82,8 @@ class Config:
     min_size: NonNegativeInt = 256
     max_size: PositiveInt = 1024
     scale_factor: Annotated[float, Field(gt=1)] = 2**0.25
-    min_reliability: _Share = 0.7
-    min_repeatability: _Share = 0.7
+    min_reliability: _Threshold = "auto"
+    min_repeatability: _Threshold = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     subpixel: bool = True
 
@@ -182,8 +188,8 @@ class _R2D2:
         config = self.config
         selection = Selection(
             config.max_keypoints,
-            config.min_reliability,
-            config.min_repeatability,
+            _threshold(config.min_reliability, config.weights),
+            _threshold(config.min_repeatability, config.weights),
             config.subpixel,
         )
         found = []
@@ -207,8 +213,25 @@ def _colour(image: Image) -> Image:
 
 
 def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
-    """Return the config with the precision that this machine is best at in place of `auto`."""
-    return replace(config, precision=best_precision()) if config.precision == "auto" else config
+    """Return the config without `auto`: the weights' thresholds, and this machine's precision."""
+    return replace(
+        config,
+        precision=best_precision() if config.precision == "auto" else config.precision,
+        min_reliability=_threshold(config.min_reliability, config.weights),
+        min_repeatability=_threshold(config.min_repeatability, config.weights),
+    )
+
+
+def _threshold(value: float | Literal["auto"], name_or_path: str) -> float:
+    if value != "auto":
+        return value
+    return _OWN_THRESHOLD if _is_strided(name_or_path) else _PUBLISHED_THRESHOLD
+
+
+def _is_strided(name_or_path: str) -> bool:
+    """Return whether a file of weights is one of `sfm-match train r2d2`, which are safetensors."""
+    checkpoint = weights.CHECKPOINTS.get(name_or_path)
+    return (checkpoint.filename if checkpoint else name_or_path).endswith(".safetensors")
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
@@ -228,7 +251,7 @@ def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:
 def _detector(config: Config, device: str) -> Detector:
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     path = weights.find(config.weights)
-    if path.suffix == ".safetensors":
+    if _is_strided(config.weights):
         return StridedDetector(load_strided(path).to(device), dtype)
     network = load_network(path).to(device)
     return PixelDetector(

@@ -71,8 +71,9 @@ class Config:
 
     Attributes:
         weights: outdoor, indoor_new, coarse-16 (a small network without a fine stage, on a grid of
-            16 pixels; its matches need a refiner), or a file in kornia's or the authors' layout,
-            such as `sfm-match train coarse-16-fine` makes: coarse-16 with a fine stage.
+            16 pixels; its matches need a refiner), coarse-16-fine (the same with a fine stage,
+            which comes with this package), or a file in kornia's or the authors' layout, such as
+            `sfm-match train coarse-16-fine` makes.
         position_encoding: auto is what the published weights were trained with: corrected for
             indoor_new, original for all others.
         resize: shrink images so that their long side has about so many pixels; 0 for never. Sides

@@ -46,8 +46,8 @@ class Config:
     """Options of `matchnet`.
 
     Attributes:
-        weights: the path of a file, safetensors or of torch; empty for those that the extractor
-            has.
+        weights: matchnet-open, or the path of a file, safetensors or of torch; empty for those
+            that the extractor has.
         num_candidates: the network is asked about the nearest so many neighbours by descriptor of
             each keypoint, in both directions.
         candidate_size: longer descriptors are projected to so many numbers to find neighbours; 0

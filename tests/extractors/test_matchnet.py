@@ -184,7 +184,7 @@ def test_the_fingerprint_follows_the_detectors_weights_and_not_their_place(tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": ""}, "no published weights of matchnet .* features.weights=FILE"),
+        ({"weights": ""}, "'' is neither the name of a checkpoint nor a file"),
         ({"weights": "matchnet"}, "'matchnet' is neither the name of a checkpoint nor a file"),
         ({"detector": "shift"}, "no extractor named 'shift'; did you mean 'sift'"),
         ({"detector": {"name": "matchnet"}}, "detector.name: must be another extractor"),

@@ -194,6 +194,21 @@ def test_the_best_keypoints_come_first_and_thresholds_hold() -> None:
     assert (every.scales == 32).all()  # the image is smaller than the smallest level: one level
 
 
+def test_thresholds_are_those_that_suit_the_weights(tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"of a training")
+    for weights, usual in ((VARIANTS[0], 0.7), (str(own), 0.0)):
+        config = Spec.parse("extractors", "r2d2", {"weights": weights}).config
+        assert (config["min_reliability"], config["min_repeatability"]) == (usual, usual)
+        named = {"weights": weights, "min_repeatability": 0.3}
+        assert Spec.parse("extractors", "r2d2", named).config["min_repeatability"] == 0.3
+    said = {"min_reliability": 0.7, "min_repeatability": 0.7}
+    assert (
+        Spec.parse("extractors", "r2d2", said).fingerprint
+        == Spec.parse("extractors", "r2d2").fingerprint
+    )
+
+
 def golden(test_data: Path, name: str) -> tuple[ArrayF64, Any]:
     """Return expected keypoints (N, 3) x, y, scale, and the file, of the golden outputs."""
     golden = np.load(test_data / "golden" / f"r2d2_N16_fountain0003_{name}.npz")
