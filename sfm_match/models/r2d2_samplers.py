@@ -37,12 +37,15 @@ class Rings(NamedTuple):
         positive: a partner lies within so many of the true position.
         nearest: a negative lies no nearer than this,
         farthest: and those of the ring no farther than this.
+        border: queries, partners and negatives from all over lie at least so far inside. Where a
+            network sees the padding, it can tell where in the picture it is.
     """
 
     grid: int = 8
     positive: float = 3.0
     nearest: float = 5.0
     farthest: float = 7.0
+    border: int = 0
 
 
 def full_ranking(a: Described, b: Described, flow: Tensor) -> Ranking:
@@ -124,7 +127,7 @@ def neighbourhood_ranking(
     rings = rings or Rings()
     size1 = flow.new_tensor([b.reliability.shape[2], b.reliability.shape[1]]) * stride
     # 1. Queries: which image (Q,), where in the first one and in the second one (Q, 2).
-    image, here, true = _queries(flow, size1, rings.grid)
+    image, here, true = _queries(flow, size1, rings.grid, rings.border)
     vectors, reliability0 = sampled(a, image, here, stride)
     # 2. Candidates around the true position: (Q, P) and (Q, N).
     best, reliability1 = _best_partner(vectors, b, image, true, stride, rings.positive)
@@ -142,8 +145,14 @@ def neighbourhood_ranking(
     return Ranking(similarities, positive, negative, (reliability0 + reliability1) / 2)
 
 
-def _queries(flow: Tensor, size1: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor]:
-    inside = ((flow >= 0) & (flow < size1)).all(dim=-1)  # not where there is none
+def _queries(
+    flow: Tensor, size1: Tensor, grid: int, border: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    inside = ((flow >= border) & (flow < size1 - border)).all(dim=-1)  # not where there is none
+    if border:
+        inner = torch.zeros_like(inside)
+        inner[:, border:-border, border:-border] = True
+        inside &= inner
     height, width = (side // grid * grid for side in flow.shape[1:3])
     # (B, cells down, cells across, pixels of a cell), the nearest to the middle first.
     cells = inside[:, :height, :width].unfold(1, grid, grid).unfold(2, grid, grid).flatten(3)
@@ -157,6 +166,30 @@ def _queries(flow: Tensor, size1: Tensor, grid: int) -> tuple[Tensor, Tensor, Te
     return image, torch.stack([x, y], dim=1) + 0.5, flow[image, y, x]
 
 
+def corners(
+    image: Tensor, positions: Tensor, size: tuple[int, int], stride: int
+) -> tuple[Tensor, Tensor]:
+    """Return which values of a map positions lie between, and their shares, both (..., 4).
+
+    Args:
+        image: int64 (...), which of the batch.
+        positions: (..., 2), x and y in corner-origin pixels of the image; beyond the outermost
+            centres of the map its border goes on.
+        size: rows and columns of the map; its values are numbered row by row, image by image.
+        stride: pixels of an image for one of the map.
+    """
+    height, width = size
+    x = (positions[..., 0] / stride - 0.5).clamp(0, width - 1)
+    y = (positions[..., 1] / stride - 0.5).clamp(0, height - 1)
+    left, top = x.floor().clamp(max=max(0, width - 2)), y.floor().clamp(max=max(0, height - 2))
+    fx, fy = x - left, y - top
+    base = (image * height + top.long()) * width + left.long()
+    right, below = int(width > 1), width * int(height > 1)
+    rows = torch.stack([base, base + right, base + below, base + below + right], dim=-1)
+    shares = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
+    return rows, shares
+
+
 def sampled(of: Described, image: Tensor, positions: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Return descriptors (..., C), of length 1, and reliability (...) at positions, bilinearly.
 
@@ -168,14 +201,7 @@ def sampled(of: Described, image: Tensor, positions: Tensor, stride: int) -> tup
         stride: pixels of an image for one of the map.
     """
     num, channels, height, width = of.descriptors.shape
-    x = (positions[..., 0] / stride - 0.5).clamp(0, width - 1)
-    y = (positions[..., 1] / stride - 0.5).clamp(0, height - 1)
-    left, top = x.floor().clamp(max=max(0, width - 2)), y.floor().clamp(max=max(0, height - 2))
-    fx, fy = x - left, y - top
-    base = (image * height + top.long()) * width + left.long()
-    right, below = int(width > 1), width * int(height > 1)
-    rows = torch.stack([base, base + right, base + below, base + below + right], dim=-1)
-    shares = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
+    rows, shares = corners(image, positions, (height, width), stride)
     table = torch.cat([of.descriptors, of.reliability[:, None]], dim=1)
     table = table.movedim(1, 3).reshape(num * height * width, channels + 1)
     # Faster than gathering and summing.
@@ -213,9 +239,10 @@ def _distractors(
 ) -> tuple[Tensor, Tensor]:
     """Return similarities (Q, G) to the grid of all second images, and which are no partners."""
     num, height, width = b.reliability.shape
-    step = max(1, rings.grid // stride)
+    step, margin = max(1, rings.grid // stride), rings.border // stride
     rows, columns = (
-        torch.arange(step // 2, side, step, device=true.device) for side in (height, width)
+        torch.arange(margin + step // 2, side - margin, step, device=true.device)
+        for side in (height, width)
     )
     descriptors = b.descriptors[:, :, rows[:, None], columns].movedim(1, 3)
     # (Q, B, rows, columns), in the same image only.

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.spec import ConfigError
 from sfm_match.training.light import Light
+from sfm_match.training.mixed import mixing, mixtures
 from sfm_match.training.pairs import Source
 from sfm_match.training.pictures import LICENCES, free_photographs, made_up, read_pictures
 from sfm_match.training.rendered import Rooms, rendering
@@ -20,6 +21,9 @@ from sfm_match.types import Image
 
 _HELD_OUT = 5
 """Every so many-th photograph is kept for the evaluation, where there are as many."""
+
+_NUM_ON_WALLS = 80
+"""Mixed pictures that hang in the rooms beside the photographs."""
 
 FREE = "free"
 """The name of the photographs that come with packages."""
@@ -36,6 +40,7 @@ class DataConfig:
         photographs: share of pairs that are warped photographs.
         made_up: share of pairs that are warped pictures which are computed.
         num_made_up: how many of these there are.
+        mixed: share of pairs that are warped mixtures of all of them, a new one for every pair.
         rendered: share of pairs of views of rendered rooms.
         num_rooms: how many rooms there are.
         num_views: of a room.
@@ -47,6 +52,7 @@ class DataConfig:
     photographs: NonNegativeFloat = 0.4
     made_up: NonNegativeFloat = 0.3
     num_made_up: PositiveInt = 30
+    mixed: NonNegativeFloat = 0.0
     rendered: NonNegativeFloat = 0.3
     num_rooms: PositiveInt = 24
     num_views: Annotated[int, Field(ge=2)] = 10
@@ -131,19 +137,27 @@ def sources_of(
     if config.photographs:
         found.append((warping(photographs, warps, light), config.photographs))
         said.append(f"{len(photographs)} of these, warped")
-    if config.made_up:
-        pictures = made_up(seed, photographs, config.num_made_up)
-        found.append((warping(pictures, warps, light), config.made_up))
-        said.append(f"{len(pictures)} pictures computed by this package, partly from them")
+    computed = made_up(seed, photographs, config.num_made_up) if config.made_up else []
+    if computed:
+        found.append((warping(computed, warps, light), config.made_up))
+        said.append(f"{len(computed)} pictures computed by this package, partly from them")
+    walls = list(photographs)
+    if config.mixed:
+        pictures = [*photographs, *computed]
+        found.append((mixing(pictures, warps, light), config.mixed))
+        walls += mixtures(seed, pictures, _NUM_ON_WALLS, 480)
+        said.append("mixtures of all of these, warped, another one for every pair")
     if config.rendered:
         rooms = rooms or Rooms(num=config.num_rooms, views=config.num_views, size=config.size)
         advance = progress("render", rooms.num)
-        found.append((rendering(photographs, rooms, light, seed, advance), config.rendered))
+        found.append((rendering(walls, rooms, light, seed, advance), config.rendered))
         said.append(f"{rooms.num * rooms.views} views of {rooms.num} rooms, with them on the walls")
     if config.model and config.tracked:
         tracked = Tracked(size=config.size)
         found.append((tracking(Path(config.model), Path(folder), tracked, light), config.tracked))
         said.append(f"the tracks of {config.model}")
     if not found:
-        raise ConfigError("all shares of the data are 0; set photographs, made_up or rendered")
+        raise ConfigError(
+            "all shares of the data are 0; set photographs, made_up, mixed or rendered"
+        )
     return found, said

@@ -58,6 +58,7 @@ class R2D2Training:
         nearest: no negative of the same place is nearer.
         farthest: of the ring of negatives.
         grid: pixels between queries, and between negatives.
+        border: descriptors are compared so far inside of the crops only, in pixels.
     """
 
     steps: PositiveInt = 20_000
@@ -65,7 +66,7 @@ class R2D2Training:
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 5e-4
     clip: PositiveFloat = 5.0
-    batch: PositiveInt = 4
+    batch: PositiveInt = 3
     precision: Literal["bf16", "fp32"] = "bf16"
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     patch: PositiveInt = 16
@@ -80,6 +81,7 @@ class R2D2Training:
     nearest: PositiveFloat = 5.0
     farthest: PositiveFloat = 8.5
     grid: PositiveInt = 8
+    border: NonNegativeInt = 32
 
 
 class R2D2Trainer:
@@ -127,7 +129,7 @@ class R2D2Trainer:
             maps = self.network(both)
         repeatability, logits = maps.repeatability, maps.logits
         a, b = (_described(maps, rows) for rows in (slice(0, num), slice(num, None)))
-        rings = Rings(config.grid, config.positive, config.nearest, config.farthest)
+        rings = Rings(config.grid, config.positive, config.nearest, config.farthest, config.border)
         ranking = neighbourhood_ranking(a, b, batch.flow, STRIDE, rings)
         # The partner comes first.
         precision = average_precision_of_one(

@@ -31,6 +31,7 @@ class Rooms:
         step: typical distance from view to view, in metres.
         turn: typical change of direction from view to view, in degrees.
         size: side of a crop, in pixels.
+        shift: largest shift of the second crop from what the first one shows, relative to the side.
     """
 
     num: int = 40
@@ -41,6 +42,7 @@ class Rooms:
     step: float = 0.6
     turn: float = 12.0
     size: int = 192
+    shift: float = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,9 @@ def _pair(
         apart = int(rng.integers(-rooms.farthest, rooms.farthest + 1))
         if apart == 0 or not 0 <= first + apart < len(walk):
             continue
-        found = cropped(rng, *_dense(walk[first], walk[first + apart]), rooms.size)
+        found = cropped(
+            rng, *_dense(walk[first], walk[first + apart]), rooms.size, shift=rooms.shift
+        )
         if found is not None:
             image0, image1, flow = found
             return DensePair(
@@ -123,6 +127,7 @@ def cropped(
     flow: ArrayF32,
     size: int,
     least_seen: float = 0.15,
+    shift: float = 0.15,
 ) -> tuple[Image, Image, ArrayF32] | None:
     """Return crops (size, size, 3) of two pictures and their flow, or None if they share little.
 
@@ -133,6 +138,7 @@ def cropped(
         flow: (H, W, 2), as in `DensePair`.
         size: no larger than a side of the pictures.
         least_seen: the share of the first crop that the second one has to show.
+        shift: largest shift of the second crop, relative to its side.
     """
     height, width = flow.shape[:2]
     top, left = (int(rng.integers(side - size + 1)) for side in (height, width))
@@ -142,7 +148,7 @@ def cropped(
     if len(known) < least_seen * size**2:
         return None
     limit = np.array(image1.shape[1::-1]) - size
-    jitter = rng.uniform(-0.15, 0.15, 2) * size
+    jitter = rng.uniform(-shift, shift, 2) * size
     corner = np.clip(np.median(known, axis=0) - size / 2 + jitter, 0, limit).astype(int)
     moved = part - corner.astype(np.float32)
     with np.errstate(invalid="ignore"):

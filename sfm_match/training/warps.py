@@ -52,12 +52,13 @@ def halvings(picture: Image) -> list[Image]:
 def warping(pictures: Sequence[Image], warps: Warps, light: Light) -> Source:
     """Return a source of pairs from pictures, uint8 (H, W, 3), any sizes."""
     pyramids = [halvings(picture) for picture in pictures]
-    return partial(_pair, pyramids=pyramids, warps=warps, light=light)
+    return partial(warped_pair, pyramids=pyramids, warps=warps, light=light)
 
 
-def _pair(
+def warped_pair(
     rng: np.random.Generator, pyramids: Sequence[list[Image]], warps: Warps, light: Light
 ) -> DensePair:
+    """Return two crops of one of the pictures, each given with its `halvings`."""
     pyramid = pyramids[int(rng.integers(len(pyramids)))]
     picture0 = first_view(rng, pyramid[0].shape[:2], warps)
     to_first = _other_view(rng, warps)

@@ -15,7 +15,10 @@ from tests.cli.training import train, write_pictures
 from tests.components import parse
 from tests.training.test_warps import picture
 
-SMALL = ("steps=4", "warm_up=1", "batch=1", "size=64", "made_up=0", "rendered=0", "precision=fp32")
+SMALL = (
+    *("steps=4", "warm_up=1", "batch=1", "size=64", "border=8", "precision=fp32"),
+    *("made_up=0", "rendered=0"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,13 @@ def test_a_training_leaves_weights_that_can_be_used(pictures: Path, tmp_path: Pa
         "r2d2",
         weights=str(out / WEIGHTS),
         min_size=100,
-        min_reliability=0,
-        min_repeatability=0,
     ).build()
     features = extractor(picture(0, (121, 150)))
     assert len(features) > 20
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-2)
+    # It is where another one can begin.
+    longer = run("r2d2", pictures, tmp_path / "longer", options=(*SMALL, f"start={out / WEIGHTS}"))
+    assert longer["before"] == pytest.approx(found["after"], abs=0.05)
     # Run again, it has nothing to do but to say the same.
     before = (out / CHECKPOINT).stat().st_mtime_ns
     again = run("r2d2", pictures, out)
@@ -69,6 +73,11 @@ def test_what_cannot_be_trained(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"r2d2.stepz: no such option; did you mean 'steps'"):
         run("r2d2", pictures, tmp_path / "b", options=("stepz=3",))
     with pytest.raises(ConfigError, match="all shares of the data are 0"):
-        run("r2d2", pictures, tmp_path / "c", options=(*SMALL, "photographs=0"))
+        run("r2d2", pictures, tmp_path / "c", options=(*SMALL, "photographs=0", "mixed=0"))
     with pytest.raises(ConfigError, match="KEY=VALUE, without a table"):
         run("r2d2", pictures, tmp_path / "d", options=("training.steps=3",))
+
+
+def test_a_border_that_leaves_nothing_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="border 32 leaves nothing of crops of 64 pixels"):
+        run("r2d2", pictures, tmp_path / "out", options=("size=64",))

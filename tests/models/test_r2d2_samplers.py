@@ -166,3 +166,24 @@ def test_the_right_network_has_the_highest_precision() -> None:
     found, none = (average_precision(*ranking[:3]).mean() for ranking in (same, other))
     assert found > 0.95
     assert none < 0.2
+
+
+def test_with_a_border_only_what_is_inside_is_compared() -> None:
+    size, border = 40, 8
+    a, b = random_maps(0, 2, size, size), random_maps(2, 2, size, size)
+    flow = random_flow(4, 2, size, size)
+    inside = ((flow >= border) & (flow < size - border)).all(dim=-1)
+    inside[:, :border] = inside[:, -border:] = False
+    inside[:, :, :border] = inside[:, :, -border:] = False
+    inner_flow = flow.where(inside[..., None], torch.nan)
+    rings = Rings(grid=8, positive=3.0, nearest=5.0, farthest=7.0)
+    everywhere = neighbourhood_ranking(a, b, inner_flow, 1, rings)
+    found = neighbourhood_ranking(a, b, flow, 1, rings._replace(border=border))
+    assert 0 < len(found.similarities) == len(everywhere.similarities) < 2 * (size // 8) ** 2
+    cells = torch.zeros(2, size // 8, size // 8, dtype=torch.bool)
+    cells[:, 1:-1, 1:-1] = True
+    kept = torch.ones(everywhere.similarities.shape[1], dtype=torch.bool)
+    kept[-cells.numel() :] = cells.flatten()
+    torch.testing.assert_close(found.similarities, everywhere.similarities[:, kept])
+    torch.testing.assert_close(found.reliability, everywhere.reliability)
+    assert torch.equal(found.negative, everywhere.negative[:, kept])

@@ -20,7 +20,7 @@ from sfm_match.training.warps import Warps, warping
 from tests.training.resuming import assert_resumes, curve
 from tests.training.test_warps import picture
 
-SMALL = R2D2Training(steps=6, warm_up=2, batch=1, precision="fp32")
+SMALL = R2D2Training(steps=6, warm_up=2, batch=1, border=8, precision="fp32")
 
 
 def batch_of(number: int) -> Batch:
@@ -37,7 +37,7 @@ def trainer(config: R2D2Training = SMALL) -> R2D2Trainer:
 
 def test_the_losses_fall() -> None:
     torch.set_num_threads(1)
-    learning = trainer(R2D2Training(steps=40, warm_up=5, batch=1))
+    learning = trainer(R2D2Training(steps=40, warm_up=5, batch=1, border=8))
     steps = [learning.step(batch_of(0)) for _ in range(40)]
     assert [step.number for step in steps] == list(range(40))
     first, last = (np.mean([step.loss for step in part]) for part in (steps[:5], steps[-5:]))
