@@ -1,20 +1,9 @@
 """Generative graph matching: a network that completes two graphs of keypoints with each other.
 
 Self-supervised: see `sfm_match.models.generative_graph`; `sfm-match train generative-graph`.
-Its weights belong to one kind of features. A pair of 1,000 keypoints a side takes 0.4 s of a CPU;
-time and memory grow with the square of their number.
-
-It does not beat mutual nearest neighbours on real pairs yet. Strecha's fountain, 1,000 SIFT
-keypoints, 55 pairs, correct matches / precision at 2 px / AUC@5 and @20 of the pose:
-
-- mutual nearest neighbours 290 / .43 / 83.1 / 91.5, with ratio 0.9 254 / .68 / 85.3 / 91.2;
-- before any training, descriptors and consensus alone: 288 / .73 / 79.7 / 85.9;
-- trained for 100 steps (100 seconds of a CPU) on warped photographs and rendered rooms: 276 / .68 /
-  78.1 / 82.2.
-
-On unseen rendered rooms it finds more than nearest neighbours (recall .93 against .90, precision
-.94 against .67), but it did so before the training, which has shown no gain there either. Prefer
-`graph`.
+Its weights belong to one kind of features. A pair of 1,500 keypoints a side takes 0.25 s of a CPU;
+time and memory grow with the square of their number. Untrained it finds the mutual nearest
+neighbours; what it learns are corrections of them, by what neighbouring matches say.
 """
 
 from __future__ import annotations
@@ -44,6 +33,8 @@ from sfm_match.models.generative_graph_solvers import (
     Similarity,
     costs_of,
     hungarian,
+    log_shares,
+    mutual_partners,
     sinkhorn,
     without_twins,
 )
@@ -65,9 +56,11 @@ class Config:
     Attributes:
         weights: the path of a file of weights, safetensors or torch.save's, trained on the
             features that are matched. None are published yet.
-        solver: `sinkhorn` keeps the pairs that are most probable for both sides and more probable
-            than to be unmatched; `hungarian` takes the best match as a whole, with the negative
-            similarity as costs: what a network trained with the `black_box` solver is made for.
+        solver: `mutual` keeps the pairs that are most similar for both sides and more similar than
+            each to all queries together: untrained, the mutual nearest neighbours; `sinkhorn`
+            keeps those that are so in its plan; `hungarian` takes the best match as a whole, with
+            the negative similarity as costs: what a network trained with the `black_box` solver is
+            made for.
         min_score: the probability that a match has to exceed.
         iterations: of Sinkhorn, as in training; it scores the matches of `hungarian` too.
         self_query_mask: forbid that a query matches its twin in the other graph, as in training.
@@ -78,7 +71,7 @@ class Config:
     """
 
     weights: str = ""
-    solver: Literal["sinkhorn", "hungarian"] = "sinkhorn"
+    solver: Literal["mutual", "sinkhorn", "hungarian"] = "mutual"
     min_score: Annotated[float, Field(ge=0, lt=1)] = 0.1
     iterations: PositiveInt = 10
     self_query_mask: bool = True
@@ -147,23 +140,27 @@ class _GenerativeGraph:
 
     def _solve(self, similarity: Similarity) -> tuple[Any, Any, npt.NDArray[np.float32]]:
         """Return the matched rows, columns, and their probabilities."""
-        plan = sinkhorn(similarity, self.config.iterations)
-        probability = plan.nodes[0]
-        if self.config.solver == "hungarian":
-            num_queries = similarity.queries.shape[1]
-            solution = hungarian(costs_of(similarity)[0].cpu().numpy(), num_queries)
-            rows, columns = np.nonzero(solution[:-num_queries, :-num_queries])
-            found = probability[rows, columns]
+        if self.config.solver == "mutual":
+            found = mutual_partners(similarity)[0].cpu().numpy()
+            scores = log_shares(similarity)[0]
         else:
-            found, best = probability.max(dim=1)
-            own = torch.arange(len(best), device=best.device)
-            is_best = probability.argmax(dim=0)[best] == own
-            alone0 = plan.unmatched0[0].logsumexp(dim=1)
-            alone1 = plan.unmatched1[0].logsumexp(dim=1)[best]
-            chosen = is_best & (found > alone0) & (found > alone1)
-            rows, columns = own[chosen].cpu().numpy(), best[chosen].cpu().numpy()
-            found = found[chosen]
-        return rows, columns, found.exp().clamp(max=1).cpu().numpy()
+            plan = sinkhorn(similarity, self.config.iterations)
+            scores = plan.nodes[0]
+            if self.config.solver == "sinkhorn":
+                found = mutual_partners(plan)[0].cpu().numpy()
+            else:
+                found = _best_as_a_whole(similarity)
+        rows = np.flatnonzero(found >= 0)
+        columns = found[rows]
+        return rows, columns, scores[rows, columns].exp().clamp(max=1).cpu().numpy()
+
+
+def _best_as_a_whole(similarity: Similarity) -> npt.NDArray[np.int64]:
+    """Return the partners (N,) of the first graph's nodes by the Hungarian algorithm, or -1."""
+    num_queries = similarity.queries.shape[1]
+    solution = hungarian(costs_of(similarity)[0].cpu().numpy(), num_queries)
+    nodes = solution[:-num_queries, :-num_queries]
+    return np.where(nodes.any(axis=1), nodes.argmax(axis=1), -1)
 
 
 def _usable_rows(features: Features, max_keypoints: int) -> npt.NDArray[np.int64]:

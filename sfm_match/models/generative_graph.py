@@ -1,13 +1,15 @@
 """Generative graph matching: two graphs of keypoints, each completed by what only the other has.
 
 1. An encoder of graph convolutions on each image's keypoints alone.
-2. An exchange between the two graphs, and the consensus of neighbourhoods, a quadratic term.
+2. An exchange between the two graphs. What it says, and the consensus of neighbourhoods, a
+   quadratic term, are corrections of the descriptors' similarity; both begin as 0.
 3. A decoder after DETR (Carion et al., ECCV 2020): learned queries hear the own graph and the
    other one, and become the embeddings of the nodes that are missing.
 4. The similarity of the completed graphs, of equal structure now. A keypoint whose partner is a
    query is unmatched. `generative_graph_solvers` finds the match.
 
-All layers are the same for either graph, and permute with the nodes.
+All layers are the same for either graph, and permute with the nodes. Before any training the
+mutual nearest neighbours are more similar to each other than to any query, and no other nodes are.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
-from sfm_match.models.generative_graph_consensus import Consensus
+from sfm_match.models.generative_graph_consensus import Consensus, Pair, Votes, pair_of
 from sfm_match.models.generative_graph_layers import (
     Adjacency,
     CentredNorm,
@@ -33,6 +35,7 @@ from sfm_match.models.generative_graph_solvers import Similarity
 from sfm_match.models.generative_graph_super import SuperNodes, attach
 
 _EVIDENCE = 6
+_REST = -5.0
 NUM_SHAPE = 3
 
 
@@ -50,19 +53,21 @@ class NetworkConfig:
         num_queries: learned queries of each graph.
         adjacency: `geometric` takes the edges as they are given, `learned` makes them from the
             nodes' features, `both` mixes the two.
-        consensus: whether neighbourhoods vote.
+        consensus: stages in which neighbourhoods vote; 0 for none.
+        votes: channels of a candidate match in these.
         super_nodes: of the hypergraph; 0 for none.
     """
 
     descriptor_dim: PositiveInt = 128
-    channels: PositiveInt = 64
-    heads: PositiveInt = 4
-    convolutions: NonNegativeInt = 3
-    exchanges: NonNegativeInt = 2
-    decoders: PositiveInt = 2
-    num_queries: Annotated[int, Field(ge=2)] = 16
+    channels: PositiveInt = 32
+    heads: PositiveInt = 2
+    convolutions: NonNegativeInt = 2
+    exchanges: NonNegativeInt = 1
+    decoders: PositiveInt = 1
+    num_queries: Annotated[int, Field(ge=2)] = 8
     adjacency: Adjacency = "geometric"
-    consensus: bool = True
+    consensus: NonNegativeInt = 2
+    votes: PositiveInt = 16
     super_nodes: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +115,7 @@ class Completed:
 
 
 class GenerativeGraph(nn.Module):
-    """The network. It begins as a comparison of descriptors that neighbourhoods correct."""
+    """The network. It begins as a comparison of descriptors alone."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -131,8 +136,9 @@ class GenerativeGraph(nn.Module):
         )
         self.compare = nn.Linear(channels, channels)
         self.log_sharpness = nn.Parameter(torch.tensor(30.0).log())
-        self.weight = nn.Parameter(torch.tensor(0.1))
-        self.consensus = Consensus() if config.consensus else None
+        self.weight = nn.Parameter(torch.tensor(0.0))
+        self.rest = nn.Parameter(torch.tensor(_REST))
+        self.consensus = Consensus(config.votes, config.consensus)
         self.super_nodes = SuperNodes(channels, config.super_nodes) if config.super_nodes else None
         # Decoder.
         self.evidence = perceptron(_EVIDENCE, channels, channels)
@@ -140,7 +146,8 @@ class GenerativeGraph(nn.Module):
         self.decoders = nn.ModuleList(Decoder(channels, heads) for _ in range(config.decoders))
         self.to_query = nn.Linear(channels, channels)
         self.as_query = nn.Linear(channels, channels)
-        self.threshold = nn.Parameter(torch.tensor(-6.0))
+        # All queries together have a logit of 0.
+        self.threshold = nn.Parameter(-torch.tensor(float(config.num_queries)).log())
         nn.init.normal_(self.frequencies.weight, std=2.0)
         nn.init.zeros_(self.to_query.weight)
         nn.init.zeros_(self.to_query.bias)
@@ -183,10 +190,15 @@ class GenerativeGraph(nn.Module):
         # 2. Similarity of nodes: descriptors, what was heard, what neighbours say: (B, N, M).
         root = self.config.channels**0.5
         seen0, seen1 = self.compare(nodes0), self.compare(nodes1)
-        scores = scores + self.weight * (seen0 @ seen1.mT) / root
-        support0, support1 = torch.zeros_like(scores[:, :, 0]), torch.zeros_like(scores[:, 0, :])
-        if self.consensus is not None:
-            scores, support0, support1 = self.consensus(scores, graph0.points, graph1.points)
+        rest = scores + self.rest
+        compared = []
+        for which in range(len(rest)):
+            pair = _pair(graph0, graph1, which)
+            rows0, rows1 = pair.found.rows0, pair.found.rows1
+            products = (seen0[which, rows0] * seen1[which, rows1]).sum(dim=1)
+            votes = self.consensus(pair, self.weight * products / root)
+            compared.append(_dense(rest[which], pair, votes))
+        scores, support0, support1 = (torch.stack(parts) for parts in zip(*compared, strict=True))
         scores, memberships = self._within_super_nodes(scores, nodes0, nodes1)
         # 3. What that tells each node: (B, N, C), (B, M, C).
         told0 = nodes0 + self.evidence(evidence(scores, cosines, support0))
@@ -212,6 +224,11 @@ class GenerativeGraph(nn.Module):
         completed.layers[:0] = layers
         return completed
 
+    def vote(self, graph0: Graph, graph1: Graph) -> list[tuple[Pair, Votes]]:
+        """Return what descriptors and neighbourhoods say, without the nodes' layers, by pair."""
+        pairs = [_pair(graph0, graph1, which) for which in range(len(graph0.points))]
+        return [(pair, self.consensus(pair)) for pair in pairs]
+
     def _decode(self, own: Tensor, other: Tensor) -> Tensor:
         queries = self.queries.expand(len(own), -1, -1)
         for decoder in self.decoders:
@@ -227,6 +244,20 @@ class GenerativeGraph(nn.Module):
         memberships0, memberships1 = self.super_nodes(nodes0), self.super_nodes(nodes1)
         attached = attach(scores, memberships0, memberships1, dual_softmax(scores))
         return attached, (memberships0, memberships1)
+
+
+def _pair(graph0: Graph, graph1: Graph, which: int) -> Pair:
+    sides = [(g.descriptors[which], g.points[which], g.shapes[which]) for g in (graph0, graph1)]
+    return pair_of(sides[0], sides[1])
+
+
+def _dense(rest: Tensor, pair: Pair, votes: Votes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the scores (N, M) with those of the candidates, and the nodes' support (N,), (M,)."""
+    rows0, rows1 = pair.found.rows0, pair.found.rows1
+    scores = rest.index_put((rows0, rows1), votes.logits[-1])
+    support0 = rest.new_zeros(len(rest)).scatter_reduce(0, rows0, votes.support, "amax")
+    support1 = rest.new_zeros(rest.shape[1]).scatter_reduce(0, rows1, votes.support, "amax")
+    return scores, support0, support1
 
 
 def dual_softmax(scores: Tensor) -> Tensor:

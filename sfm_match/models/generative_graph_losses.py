@@ -15,10 +15,18 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from sfm_match.models.generative_graph_consensus import (
+    Pair,
+    Votes,
+    log_probabilities,
+    log_unmatched,
+)
 from sfm_match.models.generative_graph_solvers import Plan, Similarity
 
 UNMATCHED = -1
 UNKNOWN = -2
+
+_EARLY = 0.3
 
 
 class Truth(NamedTuple):
@@ -76,6 +84,33 @@ def negative_log_likelihood(plan: Plan, truth: Truth) -> Tensor:
     if len(together := torch.cat(singles)):
         parts.append(together)
     return -sum((part.mean() for part in parts), plan.nodes.new_zeros(())) / max(len(parts), 1)
+
+
+def votes_likelihood(pair: Pair, votes: Votes, partners0: Tensor, partners1: Tensor) -> Tensor:
+    """Return the mean of -log of the probabilities that the votes give the true partners.
+
+    True matches and unmatched nodes weigh alike; what no candidate leads to does not count. All
+    stages are to be right (as the layers of DETR's decoder), those before the last one with less
+    weight.
+
+    Args:
+        pair: the candidates.
+        votes: their logits.
+        partners0: int64 (N,), as in `Truth`.
+        partners1: int64 (M,), the same of the second graph.
+    """
+    is_true = partners0[pair.found.rows0] == pair.found.rows1
+    loss = partners0.new_zeros((), dtype=torch.float32)
+    for stage, logits in enumerate(votes.logits):
+        weight = 1.0 if stage == len(votes.logits) - 1 else _EARLY
+        rows, columns = log_probabilities(logits, pair.found, pair.sizes)
+        alone0, alone1 = log_unmatched(logits, pair.found, pair.sizes)
+        matched = (rows + columns)[is_true] / 2
+        unmatched = torch.cat([alone0[partners0 == UNMATCHED], alone1[partners1 == UNMATCHED]])
+        for part in (matched, unmatched):
+            if len(part):
+                loss = loss - weight / 2 * part.mean()
+    return loss
 
 
 def _gather(values: Tensor, columns: Tensor) -> Tensor:

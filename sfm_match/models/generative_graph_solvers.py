@@ -18,6 +18,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+_TINY = 1e-37
+
 FORBIDDEN = 1e4
 """The cost of what must not match."""
 
@@ -86,10 +88,13 @@ def sinkhorn(similarity: Similarity, iterations: int) -> Plan:
     num0, num1 = similarity.nodes.shape[1:]
     mass0, mass1 = padded.new_zeros(num0 + 1), padded.new_zeros(num1 + 1)
     mass0[-1], mass1[-1] = np.log(num1), np.log(num0)
+    # Products with the exponentials: an iteration reads them twice and takes no logarithm of them.
+    top = padded.amax(dim=2).detach()
+    kernel = (padded - top[:, :, None]).exp()
     u, v = torch.zeros_like(padded[:, :, 0]), torch.zeros_like(padded[:, 0, :])
     for _ in range(iterations):
-        new_u = mass0 - (padded + v[:, None, :]).logsumexp(dim=2)
-        new_v = mass1 - (padded + u[:, :, None]).logsumexp(dim=1)
+        new_u = mass0 - top - _log_product(kernel, v)
+        new_v = mass1 - _log_product(kernel.mT, u + top)
         u, v = (u + new_u) / 2, (v + new_v) / 2
     plan = padded + u[:, :, None] + v[:, None, :]
     return Plan(
@@ -97,6 +102,36 @@ def sinkhorn(similarity: Similarity, iterations: int) -> Plan:
         unmatched0=plan[:, :-1, -1:] + similarity.unmatched0.log_softmax(dim=2),
         unmatched1=plan[:, -1, :-1, None] + similarity.unmatched1.log_softmax(dim=2),
     )
+
+
+def _log_product(kernel: Tensor, logs: Tensor) -> Tensor:
+    """Return log(K e^x) of matrices (B, N, M) and vectors (B, M), (B, N)."""
+    top = logs.amax(dim=1, keepdim=True).detach()
+    product = (kernel @ (logs - top).exp()[..., None])[..., 0]
+    return product.clamp_min(_TINY).log() + top
+
+
+def log_shares(similarity: Similarity) -> Tensor:
+    """Return the logarithms of the nodes' shares of their rows or columns, the lesser, (B, N, M).
+
+    A row and a column holds the queries, too.
+    """
+    rows = torch.cat([similarity.nodes, similarity.unmatched0], dim=2).logsumexp(dim=2)
+    columns = torch.cat([similarity.nodes, similarity.unmatched1.mT], dim=1).logsumexp(dim=1)
+    return similarity.nodes - torch.maximum(rows[:, :, None], columns[:, None, :])
+
+
+def mutual_partners(values: Similarity | Plan) -> Tensor:
+    """Return the partners of the first graph's nodes, int64 (B, N), or -1.
+
+    Partners are each other's best, and better than either's queries taken together.
+    """
+    found, best = values.nodes.max(dim=2)
+    own = torch.arange(values.nodes.shape[1], device=best.device)
+    alone0 = values.unmatched0.logsumexp(dim=2)
+    alone1 = values.unmatched1.logsumexp(dim=2).gather(1, best)
+    chosen = values.nodes.argmax(dim=1).gather(1, best) == own
+    return torch.where(chosen & (found > alone0) & (found > alone1), best, -1)
 
 
 def costs_of(similarity: Similarity) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sfm_match.models.generative_graph import GenerativeGraph
 from sfm_match.models.generative_graph_layers import mean_pairwise_cosine
 from sfm_match.models.generative_graph_losses import UNMATCHED, Truth, negative_log_likelihood
-from sfm_match.models.generative_graph_solvers import Plan
+from sfm_match.models.generative_graph_solvers import mutual_partners
 from sfm_match.training.graph_training import Batch, TrainingConfig, plan_of
 
 
@@ -41,14 +41,14 @@ class Evaluation(NamedTuple):
 def evaluate(
     network: GenerativeGraph, batches: Sequence[Batch], config: TrainingConfig
 ) -> Evaluation:
-    """Match batches with Sinkhorn and compare with the truth; the network's mode is kept."""
+    """Match batches, each with its best, and compare with the truth; the network's mode is kept."""
     was_training = network.training
     network.eval()
     rows, cosines = [], []
     for batch in batches:
         completed = network(batch.graph0, batch.graph1)
         plan = plan_of(completed, config)
-        found = partners_of(plan)
+        found = mutual_partners(completed.similarity)
         nearest = _mutual_best(batch.graph0.descriptors @ batch.graph1.descriptors.mT)
         loss = negative_log_likelihood(plan, batch.truth)
         rows.append([loss, *_counts(found, batch.truth), *_counts(nearest, batch.truth)])
@@ -67,17 +67,6 @@ def evaluate(
         nearest_precision=nearest_true / max(nearest_said, 1),
         cosines=tuple(torch.tensor(cosines).mean(dim=0).tolist()),
     )
-
-
-def partners_of(plan: Plan) -> Tensor:
-    """Return the partners of the first graph's nodes, int64 (B, N), or `UNMATCHED`.
-
-    Partners are each other's most probable and more probable than to be unmatched.
-    """
-    best = _mutual_best(plan.nodes)
-    value = plan.nodes.gather(2, best.clamp_min(0)[..., None])[..., 0]
-    alone = plan.unmatched0.logsumexp(dim=2)
-    return torch.where(value > alone, best, UNMATCHED)
 
 
 def _mutual_best(values: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
 """The training of the generative graph matcher: pairs in, steps and losses out, no files.
 
 Each step takes pairs of `graph_pairs`, as many keypoints a side as there shall be when matching
-(a network that has seen few is poor at many). Judge by real pairs: what is learned from warps or
-from rendered views near each other looks better on such than it is. Train on wide baselines, and
-compare with the network before training, which is a fair matcher already.
+(a network that has seen few is poor at many), and as few of them with a partner. Judge by real
+pairs: what is learned from warps or from rendered views near each other looks better on such than
+it is. Train on wide baselines.
+
+The consensus of neighbourhoods is trained first, on its own, without what costs most: the layers
+of the nodes, the queries and Sinkhorn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -27,6 +31,7 @@ from sfm_match.models.generative_graph_losses import (
     outlier_mask,
     self_connection,
     true_match,
+    votes_likelihood,
 )
 from sfm_match.models.generative_graph_solvers import Plan, black_box, sinkhorn, without_twins
 from sfm_match.models.generative_graph_super import membership_loss
@@ -39,11 +44,14 @@ class TrainingConfig:
     """Settings of the training.
 
     Attributes:
-        steps: how many there are: the learning rate falls to 0 by a cosine.
-        warm_up: steps in which it rises from 0.
+        steps: how many there are: the learning rate falls to 0 by a cosine, twice: with the steps
+            that train the consensus alone, and with those that train all.
+        warm_up: steps in which it rises from 0, either time.
         batch: pairs in a step.
         learning_rate: of AdamW.
-        scalar_rate: times that for the network's single numbers and the consensus' few.
+        scalar_rate: times that for the network's single numbers.
+        together: share of the steps, the last ones, that train the whole network; those before
+            train the consensus alone.
         weight_decay: of AdamW.
         clip: the largest length of a gradient.
         edges: of the graphs.
@@ -66,6 +74,7 @@ class TrainingConfig:
     batch: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-3
     scalar_rate: PositiveFloat = 1.0
+    together: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: NonNegativeFloat = 1e-4
     clip: PositiveFloat = 1.0
     edges: EdgeKind = "delaunay"
@@ -115,8 +124,8 @@ class Trainer:
         self.network = network
         self.config = config
         self.number = 0
-        few = [p for name, p in network.named_parameters() if _is_scalar(name, p)]
-        many = [p for name, p in network.named_parameters() if not _is_scalar(name, p)]
+        few = [p for p in network.parameters() if p.ndim == 0]
+        many = [p for p in network.parameters() if p.ndim]
         groups = [
             {"params": many, "weight_decay": config.weight_decay, "times": 1.0},
             {"params": few, "weight_decay": 0.0, "times": config.scalar_rate},
@@ -132,13 +141,17 @@ class Trainer:
         """
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = group["times"] * learning_rate(self.number, self.config)
-        completed = self.network(batch.graph0, batch.graph1)
-        terms = loss_terms(completed, batch.truth, self.config)
-        loss = weighted_sum(terms, self.config)
+            group["lr"] = group["times"] * rate_of(self.number, self.config)
         monitored = {"sharpness": float(self.network.log_sharpness.detach().exp())}
-        for number, layer in enumerate(completed.layers):
-            monitored[f"cosine_{number}"] = mean_pairwise_cosine(layer)
+        if self.number < num_alone(self.config):
+            terms = {"votes": mean_votes_likelihood(self.network, batch)}
+            loss = terms["votes"]
+        else:
+            completed = self.network(batch.graph0, batch.graph1)
+            terms = loss_terms(completed, batch.truth, self.config)
+            loss = weighted_sum(terms, self.config)
+            for number, layer in enumerate(completed.layers):
+                monitored[f"cosine_{number}"] = mean_pairwise_cosine(layer)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         length = descend(self.optimizer, self.network.parameters(), self.config.clip)
@@ -170,8 +183,25 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
 
 
-def _is_scalar(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 0 or name.startswith("consensus.")
+def num_alone(config: TrainingConfig) -> int:
+    """Return how many steps train the consensus alone."""
+    return round((1 - config.together) * config.steps)
+
+
+def rate_of(number: int, config: TrainingConfig) -> float:
+    """Return the learning rate of a step: it rises and falls with either part of the training."""
+    alone = num_alone(config)
+    if number < alone:
+        return learning_rate(number, replace(config, steps=alone))
+    return learning_rate(number - alone, replace(config, steps=config.steps - alone))
+
+
+def mean_votes_likelihood(network: GenerativeGraph, batch: Batch) -> Tensor:
+    """Return the loss of the consensus, from the descriptors alone."""
+    partners = zip(batch.truth.partners0, batch.truth.partners1, strict=True)
+    voted = network.vote(batch.graph0, batch.graph1)
+    losses = [votes_likelihood(*one, *sides) for one, sides in zip(voted, partners, strict=True)]
+    return torch.stack(losses).mean()
 
 
 def plan_of(completed: Completed, config: TrainingConfig) -> Plan:

@@ -25,6 +25,9 @@ def network(seed: int = 0, **options: Any) -> GenerativeGraph:
     )
     torch.nn.init.normal_(made.to_query.weight, std=0.2)
     torch.nn.init.constant_(made.weight, 1.0)
+    for name, parameter in made.consensus.named_parameters():
+        if name.endswith("out.weight"):
+            torch.nn.init.normal_(parameter, std=0.5)
     return made.eval()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 from torch.nn import functional
 
-from sfm_match.models.generative_graph import GenerativeGraph, NetworkConfig, dual_softmax
-from sfm_match.models.generative_graph_consensus import Consensus
+from sfm_match.models.generative_graph import GenerativeGraph, Graph, NetworkConfig, dual_softmax
+from sfm_match.models.generative_graph_consensus import residuals
 from sfm_match.models.generative_graph_inputs import batch_of, load_network, network_bytes, nodes_of
 from sfm_match.models.generative_graph_layers import GraphConvolution, mean_pairwise_cosine
+from sfm_match.models.generative_graph_losses import UNMATCHED, votes_likelihood
+from sfm_match.models.generative_graph_solvers import mutual_partners
 from sfm_match.models.generative_graph_super import (
     attach,
     compatibility,
     kept_partners,
     match_super_nodes,
 )
+from sfm_match.models.graph_matching_geometry import Prior
 from sfm_match.weights import WeightsError
 from tests.models.generative_graphs import DIM, features, graph, network, permuted
 
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"adjacency": "learned"},
-    {"adjacency": "both", "consensus": False},
+    {"adjacency": "both", "consensus": 0},
     {"super_nodes": 5},
 ]
 
@@ -126,27 +131,70 @@ def test_deep_encoders_do_not_smooth_over(training: bool) -> None:
 # --- consensus ------------------------------------------------------------------------------------
 
 
-def turned(points: torch.Tensor, degrees: float) -> torch.Tensor:
+def alike(num: int, degrees: float = 0.0, wrong_every: int = 4) -> tuple[Graph, Graph, Tensor]:
+    """Return a graph, the same one turned, and nodes whose descriptors are another's there."""
+    whole = features(num)
     angle = np.radians(degrees)
-    turn = torch.tensor([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return points @ turn.float()
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    assert whole.orientations is not None
+    wrong = np.arange(0, num, wrong_every)
+    descriptors = whole.descriptors.copy()
+    descriptors[wrong] = descriptors[np.roll(wrong, 3)]
+    second = dataclasses.replace(
+        whole,
+        keypoints=(whole.keypoints @ turn.T).astype(np.float32),
+        orientations=(whole.orientations + angle).astype(np.float32),
+        descriptors=descriptors,
+    )
+    made = [batch_of([nodes_of(side, "delaunay", 8, "cpu")]) for side in (whole, second)]
+    return made[0], made[1], torch.from_numpy(wrong)
+
+
+@torch.no_grad()
+def test_untrained_it_finds_the_mutual_nearest_neighbours() -> None:
+    a, b = graph(60, 1), graph(70, 2)
+    torch.manual_seed(3)
+    found = GenerativeGraph(NetworkConfig(descriptor_dim=DIM)).eval()(a, b).similarity
+    cosines = (a.descriptors @ b.descriptors.mT)[0]
+    own = torch.arange(60)
+    best = cosines.argmax(dim=1)
+    nearest = torch.where(cosines.argmax(dim=0)[best] == own, best, -1)
+    assert (nearest >= 0).sum() > 20
+    assert torch.equal(mutual_partners(found)[0], nearest)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 35.0])
+def test_consensus_learns_to_prefer_matches_that_agree(degrees: float) -> None:
+    torch.manual_seed(0)
+    net = GenerativeGraph(NetworkConfig(descriptor_dim=DIM))
+    optimizer = torch.optim.Adam(net.consensus.parameters(), lr=1e-2)
+    a, b, wrong = alike(90, 10.0, 3)
+    own = torch.arange(90)
+    partners = torch.where(torch.isin(own, wrong), UNMATCHED, own)
+    for _ in range(40):
+        loss = votes_likelihood(*net.vote(a, b)[0], partners, partners)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    a, b, wrong = alike(80, degrees)
+    with torch.no_grad():
+        found = mutual_partners(net.eval()(a, b).similarity)[0]
+    right = torch.isin(torch.arange(80), wrong, invert=True)
+    assert (found == torch.arange(80))[right].float().mean() > 0.9
+    assert (found >= 0)[wrong].float().mean() < 0.3  # the descriptors alone match them all
+
+
 @torch.no_grad()
-def test_consensus_prefers_matches_that_agree(degrees: float) -> None:
+def test_the_residuals_of_the_fit_are_those_of_an_affine_map() -> None:
     rng = torch.Generator().manual_seed(0)
-    points = torch.randn(1, 80, 2, generator=rng) / 2**0.5
-    scores = torch.full((1, 80, 80), -10.0)
-    scores[0].fill_diagonal_(0)
-    wrong = torch.arange(0, 80, 4)  # a quarter of the nodes look more like others
-    others = (wrong + 41) % 80
-    scores[0, wrong, others] = 1.0
-    found, _, _ = Consensus()(scores, points, turned(points, degrees))
-    far = (points[0, wrong] - points[0, others]).norm(dim=1) > 0.4
-    right = found[0, wrong, wrong] > found[0, wrong, others]
-    assert far.sum() > 10
-    assert right[far].float().mean() > 0.9
+    steps, weights = torch.randn(2, 9, 5, generator=rng), torch.rand(9, 5, generator=rng) * 1e4
+    matrix = torch.tensor([[1.2, -0.3], [0.4, 0.8]])
+    images = torch.einsum("ij,jkc->ikc", matrix, steps)
+    images[:, 3] += 1.0
+    weights[3] = 0
+    found = residuals((steps[0], steps[1]), (images[0], images[1]), weights, Prior(0.0, 0.0))
+    torch.testing.assert_close(found[3], torch.full((5,), 2.0), atol=1e-2, rtol=0)
+    assert found[[0, 1, 2, 4, 5, 6, 7, 8]].max() < 1e-4
 
 
 # --- super-nodes ----------------------------------------------------------------------------------

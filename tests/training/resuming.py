@@ -21,7 +21,7 @@ class BrokenOffError(Exception):
 def curve(out: Path) -> list[dict[str, float]]:
     """Return the rows of the losses of a training."""
     with (out / LOSSES).open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 def assert_resumes(

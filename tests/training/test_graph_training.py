@@ -17,6 +17,7 @@ from sfm_match.training.graph_training import (
     TrainingConfig,
     loss_terms,
     make_batch,
+    rate_of,
 )
 from sfm_match.training.optimization import Step, learning_rate
 from tests.models.generative_graphs import features
@@ -65,18 +66,22 @@ def mean_loss(losses: list[float]) -> float:
 
 @pytest.mark.parametrize("options", [{}, {"adjacency": "both", "super_nodes": 4}])
 def test_a_short_training_gets_better_on_unseen_pairs(options: dict[str, Any]) -> None:
-    config = TrainingConfig(steps=40, scalar_rate=10, warm_up=5, learning_rate=4e-3)
+    config = TrainingConfig(
+        steps=50, together=0.4, scalar_rate=10, warm_up=3, learning_rate=4e-3, self_connection=0
+    )
     trainer = Trainer(network(**options), config)
     before = evaluate(trainer.network, unseen(config), config)
     steps = train(trainer, batches(config, seed=0))
     after = evaluate(trainer.network, unseen(config), config)
-    losses = [step.loss for step in steps]
-    assert [step.number for step in steps] == list(range(40))
-    assert mean_loss(losses[-10:]) < 0.7 * mean_loss(losses[:10])
-    assert after.loss < 0.6 * before.loss
-    assert after.accuracy > before.accuracy + 0.1
+    assert [step.number for step in steps] == list(range(50))
+    alone, whole = steps[:30], steps[30:]
+    assert all("votes" in step.terms for step in alone)
+    losses = [step.loss for step in alone]
+    assert mean_loss(losses[-10:]) < 0.5 * mean_loss(losses[:10])
+    assert after.loss < before.loss
+    assert after.accuracy > before.accuracy + 0.05
     assert max(after.cosines) < 0.2
-    cosines = [[v for k, v in step.terms.items() if k.startswith("cosine_")] for step in steps]
+    cosines = [[v for k, v in step.terms.items() if k.startswith("cosine_")] for step in whole]
     assert {len(layers) for layers in cosines} == {len(after.cosines)}
     assert np.max(cosines) < 0.2
     assert all(np.isfinite(step.gradient) for step in steps)
@@ -97,7 +102,7 @@ def test_the_black_box_solver_trains() -> None:
     options: dict[str, Any] = {"solver": "black_box", "hamming": 1.0, "likelihood": 0.0}
     plain: dict[str, Any] = {"outlier_mask": 0.0, "contrastive": 0.0, "self_connection": 0.0}
     config = TrainingConfig(
-        steps=40, scalar_rate=10, warm_up=0, learning_rate=4e-3, **options, **plain
+        steps=40, together=1, scalar_rate=10, warm_up=0, learning_rate=4e-3, **options, **plain
     )
     trainer = Trainer(network(), config)
     with torch.no_grad():  # where the likelihood's training would bring it, or nearly
@@ -110,13 +115,21 @@ def test_the_black_box_solver_trains() -> None:
 
 
 def test_the_terms_of_the_loss_are_those_with_a_weight() -> None:
-    config = TrainingConfig(hamming=0.5, contrastive=0.0)
+    config = TrainingConfig(together=1, hamming=0.5, contrastive=0.0)
     net, batch = network(super_nodes=3), next(batches(TrainingConfig(), 0))
     terms = loss_terms(net(batch.graph0, batch.graph1), batch.truth, config)
     assert set(terms) == {"likelihood", "hamming", "self_connection", "outlier_mask", "membership"}
     step = Trainer(net, config).step(batch)
     expected = sum(getattr(config, name) * float(term.detach()) for name, term in terms.items())
     assert step.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_learning_rate_rises_and_falls_with_either_part() -> None:
+    config = TrainingConfig(steps=100, together=0.3, warm_up=5, learning_rate=1.0)
+    rates = [rate_of(number, config) for number in range(100)]
+    assert max(rates[:70]) == max(rates[70:]) == pytest.approx(1.0)
+    assert rates[0] == rates[70] == pytest.approx(0.2)
+    assert max(rates[69], rates[99]) < 0.01
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -136,6 +149,6 @@ def test_evaluation_counts_against_the_truth() -> None:
     net = network()
     found = evaluate(net, [make_batch([pair], config)], config)
     assert found.nearest_recall == 1.0
-    assert found.recall > 0.9
-    assert found.precision > 0.9
+    # Untrained it is mutual nearest neighbours.
+    assert (found.recall, found.precision) == (found.nearest_recall, found.nearest_precision)
     assert net.training

@@ -7,7 +7,14 @@ from functools import partial
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic.dataclasses import dataclass as config_dataclass
 
 from sfm_match.models.generative_graph import GenerativeGraph, NetworkConfig
@@ -42,13 +49,18 @@ class Config(TrainingConfig, PoolConfig, DataConfig):
         features: that shall be matched: the name of an extractor.
         features_weights: of the extractor; empty for its default.
         max_keypoints: of the extractor: as many as when matching.
-        size: side of a crop that keypoints are found in, in pixels; a multiple of 8.
+        size: side of a crop that keypoints are found in, in pixels; a multiple of 8. Large enough
+            that more are found than are kept, as in photographs.
+        photographs: share of pairs that are warped photographs.
+        made_up: share of pairs that are warped pictures which are computed.
+        rendered: share of pairs of views of rendered rooms.
         num_rooms: how many rooms there are.
         num_views: of a room.
         step: typical distance between neighbouring views, in metres; those of a pair are up to
             three views apart.
         turn: typical change of direction between neighbouring views, in degrees.
         tests: held-out pairs of each kind.
+        learning_rate: of AdamW.
         channels: of a node.
         adjacency: `geometric` edges, `learned` ones, or `both`.
         num_queries: of each graph: what is unmatched has one of them as partner.
@@ -58,15 +70,19 @@ class Config(TrainingConfig, PoolConfig, DataConfig):
     features: str = "sift"
     features_weights: str = ""
     max_keypoints: PositiveInt = 1000
-    size: Annotated[int, Field(ge=64, multiple_of=8)] = 480
+    size: Annotated[int, Field(ge=64, multiple_of=8)] = 720
+    photographs: NonNegativeFloat = 0.2
+    made_up: NonNegativeFloat = 0.1
+    rendered: NonNegativeFloat = 0.7
     num_rooms: PositiveInt = 12
     num_views: Annotated[int, Field(ge=2)] = 8
-    step: PositiveFloat = 1.0
-    turn: PositiveFloat = 15.0
+    step: PositiveFloat = 1.2
+    turn: PositiveFloat = 18.0
     tests: PositiveInt = 10
-    channels: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    learning_rate: PositiveFloat = 4e-3
+    channels: Annotated[int, Field(ge=8, multiple_of=8)] = 32
     adjacency: Adjacency = "geometric"
-    num_queries: Annotated[int, Field(ge=2)] = 16
+    num_queries: Annotated[int, Field(ge=2)] = 8
     super_nodes: NonNegativeInt = 0
 
 
