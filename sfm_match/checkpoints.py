@@ -241,6 +241,13 @@ _PUBLISHED = (
 # Trained with this package; their cards are in `weights_data` beside them.
 _OWN = (
     _own(
+        "generative-graph-open",
+        126_782,
+        "78733148130f5dece58d84625ecd581f1cbff5884c0fdb013da9388252f19555",
+        "this package; the decoder after Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko: "
+        "End-to-End Object Detection with Transformers, ECCV 2020",
+    ),
+    _own(
         "coarse-16-fine",
         396_056,
         "74c8f4bf87b771d6241ee626d89dffcab0e966aaf39213bd1073e5ce86fcd8e4",

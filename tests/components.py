@@ -12,7 +12,6 @@ import pytest
 from sfm_match import weights
 from sfm_match.spec import KINDS, ConfigError, Spec, load_plugin, plugin_names
 from sfm_match.types import Extractor
-from tests.generative_graph_weights import untrained_weights
 
 EXTRACTORS = plugin_names("extractors")
 SPARSE_MATCHERS = [
@@ -25,8 +24,6 @@ PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 
 def required(kind: str, name: str) -> dict[str, Any]:
     """Return the options that a component cannot be without, or would take too long without."""
-    if (kind, name) == ("matchers", "generative_graph"):
-        return {"weights": str(untrained_weights())}
     if (kind, name) == ("extractors", "matchnet"):  # takes a millisecond for each keypoint
         return {"detector": {"name": "sift", "max_keypoints": 500}}
     return {}

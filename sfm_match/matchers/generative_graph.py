@@ -9,7 +9,7 @@ neighbours; what it learns are corrections of them, by what neighbouring matches
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -41,7 +41,7 @@ from sfm_match.models.generative_graph_solvers import (
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.types import Features, Matcher, Matches, View
 
-VERSION = 1
+VERSION = 2
 NEEDS = frozenset({"features"})
 CONCURRENT = True
 LICENCE = "Apache-2.0; the weights have their own"
@@ -55,7 +55,7 @@ class Config:
 
     Attributes:
         weights: the path of a file of weights, safetensors or torch.save's, trained on the
-            features that are matched. None are published yet.
+            features that are matched; empty for generative-graph-open, which is for `sift`.
         solver: `mutual` keeps the pairs that are most similar for both sides and more similar than
             each to all queries together: untrained, the mutual nearest neighbours; `sinkhorn`
             keeps those that are so in its plan; `hungarian` takes the best match as a whole, with
@@ -178,30 +178,33 @@ def _usable_rows(features: Features, max_keypoints: int) -> npt.NDArray[np.int64
 
 
 def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
-    """Return the settings as they are.
+    """Return the settings with the weights that belong to the extractor, unless some are named.
 
     Raises:
-        ConfigError: features are to be matched and no weights are named.
+        ConfigError: no weights come with the package for the extractor's features.
     """
-    if inputs and not config.weights:
-        raise ConfigError(_NO_WEIGHTS)
-    return config
+    if config.weights or not inputs:
+        return config
+    if inputs[0].name not in _WEIGHTS:
+        raise ConfigError(
+            f"generative_graph has no weights for the features of {inputs[0].name!r}, only for "
+            f"those of {', '.join(_WEIGHTS)}; train some (sfm-match train generative-graph PHOTOS "
+            f"OUT -o features={inputs[0].name}) and name their file: matcher.weights=FILE"
+        )
+    return replace(config, weights=_WEIGHTS[inputs[0].name])
 
 
-_NO_WEIGHTS = (
-    "generative_graph needs weights, and none are published: train some on the features that are "
-    "to be matched (sfm-match train generative-graph) and name their file: matcher.weights=FILE"
-)
+_WEIGHTS = {"sift": "generative-graph-open"}
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Matcher[Encoded, Matches]:
     """Return the matcher.
 
     Raises:
-        ConfigError: no weights are named.
+        ConfigError: no weights are named, nor features.
         WeightsError: the weights are not those of this network.
     """
     if not config.weights:
-        raise ConfigError(_NO_WEIGHTS)
+        raise ConfigError("generative_graph needs weights without features: matcher.weights=FILE")
     network = load_network(str(weights.find(config.weights)))
     return _GenerativeGraph(config, network.to(device), device)

@@ -164,10 +164,12 @@ def test_only_the_best_keypoints_are_matched(weights_file: Path) -> None:
 
 
 def test_weights_are_needed_and_must_fit(weights_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs weights, and none are published"):
+    with pytest.raises(ConfigError, match="needs weights without features"):
         generative_graph.build(Config(), "cpu", ())
-    with pytest.raises(ConfigError, match="needs weights, and none are published"):
-        Spec.parse("matchers", "generative_graph", {}, (SOURCE,))
+    with pytest.raises(ConfigError, match=r"no weights for the features of 'aliked', only .* sift"):
+        Spec.parse("matchers", "generative_graph", {}, (Spec.parse("extractors", "aliked", {}),))
+    own = Spec.parse("matchers", "generative_graph", {}, (Spec.parse("extractors", "sift", {}),))
+    assert own.config["weights"] == "generative-graph-open"
     with pytest.raises(ConfigError, match="neither the name of a checkpoint nor a file"):
         Spec.parse("matchers", "generative_graph", {"weights": "generative-graf"}, (SOURCE,))
     wrong = tmp_path / "wrong.safetensors"
