@@ -241,6 +241,13 @@ _PUBLISHED = (
 # Trained with this package; their cards are in `weights_data` beside them.
 _OWN = (
     _own(
+        "r2d2-open",
+        972_836,
+        "bb5e724e36b3ddbbea5d268427a74b73f76d844269d2f134af3ca8cc1addd9ce",
+        "Revaud, Weinzaepfel, De Souza, Humenberger: "
+        "R2D2: Repeatable and Reliable Detector and Descriptor, NeurIPS 2019",
+    ),
+    _own(
         "generative-graph-open",
         126_782,
         "78733148130f5dece58d84625ecd581f1cbff5884c0fdb013da9388252f19555",

@@ -60,8 +60,8 @@ class Config:
     """Options of `r2d2`.
 
     Attributes:
-        weights: r2d2-wasf-n16, r2d2-wasf-n8-big, r2d2-faster-wasf-n16, or the path of a file, such
-            as `sfm-match train r2d2` makes.
+        weights: r2d2-wasf-n16, r2d2-wasf-n8-big, r2d2-faster-wasf-n16, r2d2-open, which comes with
+            the package, or the path of a file, such as `sfm-match train r2d2` makes.
         max_keypoints: the best so many over all levels of the pyramid.
         resize: shrink the image so that its long side has at most so many pixels; 0 for never.
         min_size: no level of the pyramid but the first has a shorter long side.
