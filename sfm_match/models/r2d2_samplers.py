@@ -145,9 +145,7 @@ def neighbourhood_ranking(
     return Ranking(similarities, positive, negative, (reliability0 + reliability1) / 2)
 
 
-def _queries(
-    flow: Tensor, size1: Tensor, grid: int, border: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _queries(flow: Tensor, size1: Tensor, grid: int, border: int) -> tuple[Tensor, Tensor, Tensor]:
     inside = ((flow >= border) & (flow < size1 - border)).all(dim=-1)  # not where there is none
     if border:
         inner = torch.zeros_like(inside)
