@@ -54,7 +54,7 @@ def test_the_depth_of_a_plane_is_exact(
     normal = np.array([0.4 * tilt[0], 0.4 * tilt[1], -1.0])
     right = np.cross(normal, Y)
     foot = np.array([0.0, 0.0, distance])
-    plane = rectangle(foot, 60 * right, 60 * np.cross(right, normal), noise_texture(4, 4))
+    plane = rectangle(foot, 300 * right, 300 * np.cross(right, normal), noise_texture(4, 4))
     assert plane.normal @ normal > 0
     pose = pycolmap.Rigid3d(
         pycolmap.Rotation3d(np.array([0.1 * tilt[2], 0.0, 0.1 * tilt[0]])), 0.1 * np.array(tilt)
