@@ -68,7 +68,7 @@ def prepare(config: Config, data: str, seed: int, progress: Progress) -> Task:
     seen, held_out = divided(photographs)
     warps = Warps(size=config.size, shift=_SHIFT)
     rooms = Rooms(config.num_rooms, config.num_views, size=config.size, shift=_SHIFT)
-    sources, used = sources_of(seen, data, config, seed, progress, None, warps, rooms)
+    sources, used = sources_of(seen, data, config, seed, progress, warps=warps, rooms=rooms)
     torch.manual_seed(seed)
     network = load_strided(find(config.start)) if config.start else StridedR2D2()
     trainer = R2D2Trainer(network, config)
