@@ -6,7 +6,8 @@ Layout::
     keys        uint8, JSON list: an image name, or a list of two
     digests     uint8 (n, 32), SHA-256 of what each item was made from
     offsets     int64 (n + 1,)
-    columns/*   ragged columns (rows, ...), the others (n, ...)
+    columns/*   ragged columns (rows, ...), the others (n, ...); where one has the attribute `step`,
+                its values are so many times the uint8 that are stored, as float16
     present/*   bool (n,), for optional columns
 """
 
@@ -27,6 +28,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from sfm_match.io import compact
 from sfm_match.io.columns import Layout, Stacked
 from sfm_match.io.files import FileError, write_bytes
 from sfm_match.types import Pair
@@ -34,7 +36,8 @@ from sfm_match.types import Pair
 Key = str | Pair
 
 FORMAT = "sfm_match shard"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)
 SUFFIX = ".h5"
 PARTIAL_SUFFIX = ".partial"
 _CHUNK_BYTES = 256 << 10
@@ -80,10 +83,18 @@ def _chunks(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
     return (min(rows, len(array)), *array.shape[1:])
 
 
-def _write_dataset(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
+def _write_dataset(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> h5py.Dataset:
     chunks = _chunks(array)
     # The checksum costs a tenth of a millisecond per megabyte and turns bit rot into an error.
-    group.create_dataset(name, data=array, chunks=chunks, fletcher32=chunks is not None)
+    return group.create_dataset(name, data=array, chunks=chunks, fletcher32=chunks is not None)
+
+
+def _write_column(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
+    stored = compact.to_bytes(values)
+    if stored is None:
+        _write_dataset(group, name, values)
+    else:
+        _write_dataset(group, name, stored).attrs["step"] = compact.STEP
 
 
 def write_shard(
@@ -116,7 +127,7 @@ def _file_content(
         _write_dataset(file, "digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
         _write_dataset(file, "offsets", stacked.offsets)
         for column, values in stacked.values.items():
-            _write_dataset(file, f"columns/{column}", values)
+            _write_column(file, f"columns/{column}", values)
         for column, present in stacked.present.items():
             _write_dataset(file, f"present/{column}", present)
         file.flush()
@@ -135,8 +146,8 @@ class Shard:
     def _file(self) -> h5py.File:
         file = h5py.File(self.path, "r")
         item_name = self.layout.type.__name__
-        if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-            raise ValueError(f"not a {FORMAT} of version {VERSION}")
+        if file.attrs.get("format") != FORMAT or file.attrs.get("version") not in _READABLE:
+            raise ValueError(f"not a {FORMAT} of version {' or '.join(map(str, _READABLE))}")
         if file.attrs["item"] != item_name:
             raise ValueError(f"holds {file.attrs['item']}, not {item_name}")
         return file
@@ -156,7 +167,10 @@ class Shard:
 
     def _read(self, name: str, rows: slice) -> npt.NDArray[Any]:
         with self._reading():
-            array: npt.NDArray[Any] = self._file[name][rows]
+            dataset = self._file[name]
+            array: npt.NDArray[Any] = dataset[rows]
+            if "step" in dataset.attrs:
+                return compact.from_bytes(array)
         return array
 
     @cached_property
