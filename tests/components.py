@@ -25,7 +25,7 @@ PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 def required(kind: str, name: str) -> dict[str, Any]:
     """Return the options that a component cannot be without, or would take too long without."""
     if (kind, name) == ("extractors", "matchnet"):  # takes a millisecond for each keypoint
-        return {"detector": {"name": "sift", "max_keypoints": 500}}
+        return {"detector": {"name": "sift", "max_keypoints": 200}}
     return {}
 
 

@@ -28,6 +28,7 @@ PositionEncoding = Literal["original", "corrected"]
 _PREFIXES = ("module.", "matcher.")  # of training on several GPUs, of the authors' trainer
 _BIN_SCORE = "coarse_matching.bin_score"
 _FINE_PARTS = ("fine_preprocess.", "loftr_fine.")
+_ENCODED_CELLS = (128, 128)  # of images of 1024 pixels; for larger ones the network makes more
 _FINE_MAP = "backbone.layer2_outconv2.3.weight"  # of the small network: its last convolution
 
 
@@ -99,7 +100,7 @@ def load_network(
     with torch.device("meta"):
         network = new_network(config)
     network.pos_encoding = PositionEncodingSine(
-        config["coarse"]["d_model"], temp_bug_fix=config["coarse"]["temp_bug_fix"]
+        config["coarse"]["d_model"], _ENCODED_CELLS, config["coarse"]["temp_bug_fix"]
     )
     has_fine = any(key.startswith(_FINE_PARTS) for key in state)
     if not has_fine:

@@ -141,14 +141,14 @@ def sources_of(
     if computed:
         found.append((warping(computed, warps, light), config.made_up))
         said.append(f"{len(computed)} pictures computed by this package, partly from them")
-    walls = list(photographs)
+    pictures = [*photographs, *computed]
     if config.mixed:
-        pictures = [*photographs, *computed]
         found.append((mixing(pictures, warps, light), config.mixed))
-        walls += mixtures(seed, pictures, _NUM_ON_WALLS, 480)
         said.append("mixtures of all of these, warped, another one for every pair")
     if config.rendered:
         rooms = rooms or Rooms(num=config.num_rooms, views=config.num_views, size=config.size)
+        mixed = mixtures(seed, pictures, _NUM_ON_WALLS, 480) if config.mixed else []
+        walls = [*photographs, *mixed]
         advance = progress("render", rooms.num)
         found.append((rendering(walls, rooms, light, seed, advance), config.rendered))
         said.append(f"{rooms.num * rooms.views} views of {rooms.num} rooms, with them on the walls")

@@ -102,7 +102,11 @@ def _other_view(rng: np.random.Generator, warps: Warps) -> ArrayF64:
 
 def flow_of(homography: ArrayF64, size: int) -> ArrayF32:
     """Return where the pixel centres of a crop go, (size, size, 2), in corner-origin pixels."""
-    axis = np.arange(size) + 0.5
+    return _carried(homography, np.arange(size, dtype=np.float64) + 0.5)
+
+
+def _carried(homography: ArrayF64, axis: ArrayF64) -> ArrayF32:
+    """Return where the points go whose x and y are each one of an axis."""
     x, y = np.meshgrid(axis, axis)
     lifted = np.stack([x, y, np.ones_like(x)], axis=2) @ homography.T
     return np.asarray(lifted[..., :2] / lifted[..., 2:], np.float32)
@@ -124,7 +128,7 @@ def crop(pyramid: Sequence[Image], view: ArrayF64, size: int) -> Image:
         view: from the crop to the picture, in corner-origin pixels.
         size: side of the crop.
     """
-    middle = flow_of(view, size)[size // 2 - 1 : size // 2 + 1, size // 2 - 1 : size // 2 + 1]
+    middle = _carried(view, size // 2 + np.array([-0.5, 0.5]))
     area = abs(np.linalg.det(np.stack([middle[0, 1] - middle[0, 0], middle[1, 0] - middle[0, 0]])))
     level = int(np.clip(np.round(np.log2(max(area, 1e-6)) / 2), 0, len(pyramid) - 1))
     image = pyramid[level]
