@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sfm_match.io.columns import LAYOUTS
-from sfm_match.io.shard import Key, StoreError
+from sfm_match.io.shard import DamagedShardError, Key, Shard, StoreError
 from sfm_match.io.store import Store
 from sfm_match.types import Correspondences, Features, Matches, Pair, TwoView, TwoViewConfig
 
@@ -234,6 +235,20 @@ def test_a_flipped_bit_is_an_error_and_not_a_wrong_keypoint(filled: Path) -> Non
     store = Store(filled, Features)
     with pytest.raises(StoreError, match=path.name):
         list(store.items(store.entries()))
+
+
+def test_every_chunk_that_became_zeros_is_noticed(filled: Path) -> None:
+    path = shard_of(filled)
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        columns = [file[f"columns/{name}"].id for name in file["columns"]]
+        chunks = [c.get_chunk_info(i) for c in columns for i in range(c.get_num_chunks())]
+    assert len(chunks) >= 4
+    for chunk in chunks:
+        hole = slice(chunk.byte_offset, chunk.byte_offset + chunk.size)
+        path.write_bytes(content[: hole.start] + bytes(chunk.size) + content[hole.stop :])
+        with pytest.raises(DamagedShardError):
+            Shard(path, LAYOUTS[Features]).check()
 
 
 def test_a_shard_of_another_type_is_refused(filled: Path) -> None:
