@@ -89,7 +89,7 @@ def test_a_short_training_gets_better_on_unseen_pairs(options: dict[str, Any]) -
 
 @pytest.mark.slow
 def test_a_longer_training_beats_nearest_neighbours_on_unseen_pairs() -> None:
-    config = TrainingConfig(steps=300, scalar_rate=10, warm_up=20, learning_rate=3e-3)
+    config = TrainingConfig(steps=300, together=0, scalar_rate=10, warm_up=20, learning_rate=3e-3)
     trainer = Trainer(network(), config)
     steps = train(trainer, batches(config, seed=0, num_pairs=2))
     assert mean_loss([s.loss for s in steps[-50:]]) < 0.6 * mean_loss([s.loss for s in steps[:50]])
