@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pycolmap
@@ -84,11 +85,17 @@ def _features(matrix: ArrayF32, descriptors: npt.NDArray[np.uint8], size: ArrayI
     return Features(
         keypoints=np.ascontiguousarray(keypoints),
         scores=scales[:, 0].copy(),
-        descriptors=_DIVIDED.take(descriptors),
+        descriptors=_divided(descriptors),
         image_size=size,
         scales=scales[:, 0].copy(),
         orientations=orientations[:, 0].copy(),
     )
+
+
+def _divided(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    if not len(descriptors):
+        return np.zeros(descriptors.shape, np.float16)
+    return cv2.LUT(descriptors, _DIVIDED.view(np.uint16)).view(np.float16)
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:

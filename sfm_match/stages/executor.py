@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
@@ -129,24 +129,26 @@ def _run_in_processes(
         env=_WORKER_ENVIRONMENT,
     )
     component = spec.build(device)
-    waiting: deque[tuple[Task, Future[Path]]] = deque()
+    waiting: dict[Future[Path], Task] = {}
     todo = deque(tasks)
     finished = False
     try:
         while todo or waiting:
-            # One task more than there are workers, so that none waits for the next; but not of the
-            # last tasks, which this process would have to wait for.
-            while todo and len(waiting) <= processes - (len(todo) <= processes):
+            # Each worker's next task lies ready, since none comes while a component holds the lock
+            # here; but not of the last tasks, which this process would have to wait for.
+            ready = 2 * processes if len(todo) > processes else processes
+            while todo and len(waiting) < ready:
                 task = todo.popleft()
                 with _without_ctrl_c():
-                    waiting.append((task, pool.submit(_call, function, task)))
+                    waiting[pool.submit(_call, function, task)] = task
             if todo:
-                _hand_over([future for _, future in waiting])
+                _hand_over(waiting)
                 task = todo.popleft()
                 yield task, function(component, task)
-            while waiting and (waiting[0][1].done() or not todo):
-                task, future = waiting.popleft()
-                yield task, _fetch(future.result())
+            else:
+                wait(waiting, return_when=FIRST_COMPLETED)
+            for future in [future for future in waiting if future.done()]:
+                yield waiting.pop(future), _fetch(future.result())
         finished = True
     except TerminatedWorkerError as error:
         raise WorkerError(
@@ -159,7 +161,7 @@ def _run_in_processes(
         shutil.rmtree(spool, ignore_errors=True)
 
 
-def _hand_over(futures: Sequence[Future[Any]]) -> None:
+def _hand_over(futures: Iterable[Future[Any]]) -> None:
     """Let the threads that feed the worker processes send them their tasks.
 
     They could not while a component holds the interpreter's lock in this process.

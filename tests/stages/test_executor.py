@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,29 @@ def die_in_a_worker(extractor: Any, parent: int) -> int:
     return parent
 
 
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Return whether it has become true before too long."""
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def first_task_waits(extractor: Any, task: tuple[int, Path]) -> tuple[int, bool]:
+    """Return the process, and, of the first task, whether the file came into being."""
+    number, file = task
+    return os.getpid(), number > 0 or wait_until(file.exists)
+
+
+def wait_for_workers(extractor: Any, task: tuple[int, Path]) -> bool:
+    """Leave a file in a worker process; elsewhere wait until each of three has left two."""
+    parent, folder = task
+    if os.getpid() != parent:
+        (folder / uuid.uuid4().hex).touch()
+        return True
+    return wait_until(lambda: len(list(folder.iterdir())) >= 6)
+
+
 # --- processes ------------------------------------------------------------------------------------
 
 
@@ -67,6 +91,22 @@ def test_workers_are_other_processes_and_this_one_works_along() -> None:
     assert sorted(task for task, _ in found) == list(range(10))
     assert len({pid for _, pid in found}) == 2
     assert os.getpid() in {pid for _, pid in found}
+
+
+def test_a_long_task_does_not_hold_up_what_is_finished(tmp_path: Path) -> None:
+    """It ends when something that another process did has come."""
+    tasks = [(number, tmp_path / "done") for number in range(12)]
+    results: list[bool] = []
+    for (number, file), (pid, in_time) in run_component(first_task_waits, SIFT, tasks, workers=3):
+        if number > 0 and pid != os.getpid():
+            file.touch()
+        results.append(in_time)
+    assert results == [True] * 12
+
+
+def test_workers_have_a_task_ready_while_this_process_is_busy(tmp_path: Path) -> None:
+    tasks = [(os.getpid(), tmp_path)] * 30
+    assert all(done for _, done in run_component(wait_for_workers, SIFT, tasks, workers=4))
 
 
 def test_one_worker_or_few_tasks_stay_in_this_process() -> None:
