@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,9 @@ def test_components_open_no_files() -> None:
     for path in MODULES:
         if layer(path) in {"extractors", "matchers", "refiners", "models", "geometry"}:
             assert "pathlib.Path" not in imported(path), path
+
+
+def test_extraction_needs_no_hdf5_in_a_worker_process() -> None:
+    """Its import would take a tenth of the time until the worker's first image."""
+    code = "import sys, sfm_match.stages.extract; sys.exit('h5py' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

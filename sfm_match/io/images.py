@@ -5,7 +5,6 @@ Every function is safe to call from several threads.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ __all__ = [
     "ImageError",
     "ImageHeader",
     "LoadedImage",
-    "digest",
     "find_mask",
     "list_images",
     "list_others",
@@ -104,12 +102,6 @@ def _list_files(root: Path) -> Iterator[str]:
         here = Path(folder)
         subfolders[:] = [s for s in sorted(subfolders) if s[0] != "." and is_new(here / s)]
         yield from ((here / file).relative_to(root).as_posix() for file in files if file[0] != ".")
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_image(path: Path, grey: bool = False) -> LoadedImage:

@@ -7,7 +7,6 @@ hold it, the newer one wins. Nothing is ever changed in place.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -258,11 +257,6 @@ class Writer(Generic[Item]):
 def _num_bytes(layout: Layout[Any], item: Any) -> int:
     fields = [getattr(item, column.name) for column in layout.columns]
     return sum(field.nbytes for field in fields if isinstance(field, np.ndarray))
-
-
-def combine_digests(*digests: bytes) -> bytes:
-    """Return the digest of what was made from several things of known digests."""
-    return hashlib.sha256(b"".join(digests)).digest()
 
 
 def damaged_shards(folder: Path) -> Iterator[DamagedShardError]:

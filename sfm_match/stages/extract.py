@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sfm_match.geometry.raster import keep_unmasked, to_file_raster
 from sfm_match.io.images import ImageError
-from sfm_match.io.store import Store
 from sfm_match.spec import Spec
 from sfm_match.stages.executor import run_component
 from sfm_match.stages.scan import Source
 from sfm_match.stages.views import Placement, load_upright
 from sfm_match.types import Features, Image
+
+if TYPE_CHECKING:  # worker processes start sooner without HDF5
+    from sfm_match.io.store import Store
 
 _IMAGES_PER_BATCH_ON_GPU = 8
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sfm_match.io.store import Store, combine_digests
+from sfm_match.io.digests import combine_digests
+from sfm_match.io.store import Store
 from sfm_match.spec import Spec, load_plugin
 from sfm_match.stages.order import DEFAULT_CACHE_BYTES
 from sfm_match.stages.pairwise import PairsReport, Task, fill_store

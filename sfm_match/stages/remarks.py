@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from sfm_match.io.images import digest, list_others
+from sfm_match.io.digests import digest
+from sfm_match.io.images import list_others
 from sfm_match.io.store import Store
 from sfm_match.stages.scan import Source
 from sfm_match.types import Features

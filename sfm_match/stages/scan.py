@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config_dataclass
 
+from sfm_match.io.digests import combine_digests, digest
 from sfm_match.io.exif import CameraTags, ImageHeader, camera_tags, read_header
-from sfm_match.io.images import ImageError, digest, list_images
-from sfm_match.io.store import combine_digests
+from sfm_match.io.images import ImageError, list_images
 from sfm_match.stages.executor import num_cores
 from sfm_match.stages.masks import check_mask, find_masks, without_masks
 

@@ -11,7 +11,8 @@ import pycolmap
 
 from sfm_match.geometry.cameras import Cameras
 from sfm_match.geometry.two_view import estimate_two_view
-from sfm_match.io.store import Store, combine_digests
+from sfm_match.io.digests import combine_digests
+from sfm_match.io.store import Store
 from sfm_match.options import json_options, merge_options
 from sfm_match.spec import Spec, library_versions
 from sfm_match.stages.executor import num_cores, run_in_threads

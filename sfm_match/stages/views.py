@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +21,6 @@ from sfm_match.geometry.raster import (
     upright,
 )
 from sfm_match.io.images import ImageError, read_image, read_mask
-from sfm_match.io.store import Store
 from sfm_match.stages.scan import Resize, Source, digest_of
 from sfm_match.types import (
     ArrayBool,
@@ -32,6 +31,9 @@ from sfm_match.types import (
     Image,
     View,
 )
+
+if TYPE_CHECKING:  # as in `extract`
+    from sfm_match.io.store import Store
 
 Encoded = TypeVar("Encoded")
 

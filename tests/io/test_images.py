@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL.ExifTags import Base
 
 from sfm_match.geometry.raster import keep_unmasked, to_file_raster, upright
+from sfm_match.io.digests import digest
 from sfm_match.io.images import (
     ImageError,
     ImageHeader,
-    digest,
     find_mask,
     list_images,
     read_header,
