@@ -1,9 +1,12 @@
 """Extraction, matching, verification and mapping against pycolmap's own functions for them.
 
-    python -m tests.benchmarks.bench_colmap IMAGES [TRUTH] [-o SETTING ...] [--until STAGE]
+    python -m tests.benchmarks.bench_colmap IMAGES [TRUTH] [-o SETTING ...] [--until STAGE] [--warm]
 
-Both do the same work on the same images with the same cameras, stage by stage in turn; each figure
-is the smallest of the rounds. pycolmap's functions run in a process of their own, as in a script
+Both do the same work on the same images with the same cameras, stage by stage in turn, another one
+first in every round; the figures are the smallest and the median of the rounds. Each side has a
+process of its own that has imported what it needs, a new one in every round, as for a folder of
+photographs; with `--warm` the same one in all rounds, where the memory of the last round is at hand
+(but not that of our worker processes, which end with their stage). pycolmap runs as in a script
 that imports nothing else, and once more in a process that keeps freed memory as our command line
 does. Its matcher is approximate by default; its exact one takes minutes for a dozen images, so it
 is timed on three images only.
@@ -12,12 +15,16 @@ is timed on three images only.
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import pycolmap
 
@@ -35,6 +42,23 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+class Ours:
+    """Our road from images to a model."""
+
+    def __init__(self, images: Path, folder: Path, recipe: Recipe) -> None:
+        self.run = Run(folder, recipe)
+        self.run.workspace.sources  # noqa: B018  # headers and digests are read before the clock starts
+
+    def before(self, stage: str) -> None:
+        if stage == "match":
+            self.run.pairs()
+        if stage == "map":
+            self.run.import_features()
+
+    def do(self, stage: str) -> None:
+        getattr(self.run, stage)()
+
+
 class Colmap:
     """pycolmap's own road from images to a model."""
 
@@ -42,6 +66,12 @@ class Colmap:
         self.images, self.folder, self.recipe = images, folder, recipe
         self.database = folder / "colmap.db"
         folder.mkdir()
+
+    def before(self, stage: str) -> None:
+        """Do nothing: `match` and `map` need nothing else."""
+
+    def do(self, stage: str) -> None:
+        getattr(self, stage)()
 
     def extract(self) -> None:
         camera = self.recipe.camera
@@ -71,6 +101,20 @@ class Colmap:
         pycolmap.incremental_mapping(self.database, self.images, self.folder, options)
 
 
+_begun: list[Ours | Colmap] = []
+
+
+def begin(side: type[Ours | Colmap], images: Path, folder: Path, recipe: Recipe) -> None:
+    """Get ready, in the process that does the work."""
+    quiet_colmap()
+    _begun.append(side(images, folder, recipe))
+
+
+def seconds_of(stage: str) -> float:
+    _begun[-1].before(stage)
+    return seconds(lambda: _begun[-1].do(stage))
+
+
 def bench_exact_matching(images: Path, folder: Path) -> float:
     names = sorted(path.name for path in images.iterdir())[:3]
     database = folder / "three.db"
@@ -80,59 +124,86 @@ def bench_exact_matching(images: Path, folder: Path) -> float:
     return seconds(lambda: pycolmap.match_exhaustive(database, matching_options=options)) / 3
 
 
-def process_of_its_own(*prepare: Callable[[], None]) -> ProcessPoolExecutor:
-    """Return one fresh process that has imported what it needs."""
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    for function in (quiet_colmap, *prepare):
-        pool.submit(function).result()
-    return pool
+@dataclass(frozen=True)
+class Contender:
+    """Who is timed, and how."""
+
+    side: type[Ours | Colmap]
+    title: str
+    keeps_freed_memory: bool = False
+
+    def process(self) -> ProcessPoolExecutor:
+        """Return one fresh process that has imported what it needs."""
+        prepare = keep_freed_memory if self.keeps_freed_memory else quiet_colmap
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        pool.submit(prepare).result()
+        return pool
+
+
+CONTENDERS = {
+    "ours": Contender(Ours, "ours", True),
+    "pycolmap": Contender(Colmap, "pycolmap"),
+    "kept": Contender(Colmap, "keeping freed memory", True),
+}
+
+
+def measure(
+    recipe: Recipe, images: Path, folder: Path, stages: Sequence[str], rounds: int, warm: bool
+) -> dict[tuple[str, str], list[float]]:
+    """Return the seconds of each contender's stages in all rounds; `folder` gets the results."""
+    took: dict[tuple[str, str], list[float]] = {}
+    pools: dict[str, ProcessPoolExecutor] = {}
+    for number in range(rounds):
+        for who, contender in CONTENDERS.items():
+            if not (warm and number):
+                pools[who] = contender.process()
+            out = folder / f"{who}{number}"
+            pools[who].submit(begin, contender.side, images, out, recipe).result()
+        first = number % len(pools)  # takes memory that the system has to find
+        order = [*pools, *pools][first : first + len(pools)]
+        for stage, who in itertools.product(stages, order):
+            took.setdefault((who, stage), []).append(pools[who].submit(seconds_of, stage).result())
+        if not warm or number == rounds - 1:
+            for pool in pools.values():
+                pool.shutdown()
+    return took
+
+
+def show(took: dict[tuple[str, str], list[float]], stages: Sequence[str]) -> None:
+    for stage, who in itertools.product(stages, ("pycolmap", "kept")):
+        print(f"{stage:8} {CONTENDERS[who].title:20}", end="")
+        for kind in (min, median):
+            ours, theirs = kind(took["ours", stage]), kind(took[who, stage])
+            print(
+                f"  {kind.__name__} {ours:.2f} against {theirs:.2f} s: {ours / theirs:.3f}", end=""
+            )
+        print()
 
 
 def main(
-    images: Path, truth: Path | None, settings: Sequence[str], stages: Sequence[str], rounds: int
+    images: Path,
+    truth: Path | None,
+    settings: Sequence[str],
+    stages: Sequence[str],
+    rounds: int,
+    warm: bool,
 ) -> None:
-    keep_freed_memory()
     quiet_colmap()
     recipe = Recipe.load("sift", *settings, images={"path": str(images)})
-    others = {"pycolmap": process_of_its_own(), "kept": process_of_its_own(keep_freed_memory)}
-    best: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as name:
-        for number in range(rounds):
-            run = Run(Path(name) / f"ours{number}", recipe)
-            colmap = {who: Colmap(images, Path(name) / f"{who}{number}", recipe) for who in others}
-            run.workspace.sources  # noqa: B018  # headers and digests are read before the clock starts
-            for stage in stages:
-                took = {
-                    who: pool.submit(seconds, getattr(colmap[who], stage)).result()
-                    for who, pool in others.items()
-                }
-                took["ours"] = seconds(getattr(run, stage))
-                for who, value in took.items():
-                    best[who, stage] = min(best.get((who, stage), value), value)
-                if stage == "extract":
-                    run.pairs()
-                if stage == "verify":
-                    run.import_features()
-            quiet_colmap()
-        for stage in stages:
-            ours = best["ours", stage]
-            for who, title in (("pycolmap", "pycolmap"), ("kept", "keeping freed memory")):
-                theirs = best[who, stage]
-                print(f"{stage:8} ours {ours:.2f} s, {title} {theirs:.2f} s: {ours / theirs:.3f}")
+        took = measure(recipe, images, Path(name), stages, rounds, warm)
+        show(took, stages)
+        last = Path(name) / f"ours{rounds - 1}"
         if "match" in stages:
-            num_pairs = run.workspace.results.content["stages"]["pairs"]["pairs"]
+            results = json.loads((last / "results.json").read_text())
             exact = bench_exact_matching(images, Path(name))
-            ours = best["ours", "match"] / num_pairs
+            ours = min(took["ours", "match"]) / results["stages"]["pairs"]["pairs"]
             print(f"one pair exactly: ours {ours:.3f} s, pycolmap {exact:.2f} s")
         if truth is not None and "map" in stages:
-            for title, model in (
-                ("ours", run.workspace.out / "model"),
-                ("pycolmap", colmap["pycolmap"].folder / "0"),
-            ):
+            theirs = Path(name) / f"pycolmap{rounds - 1}" / "0"
+            for who, model in (("ours", last / "model"), ("pycolmap", theirs)):
                 found = evaluate_model(model, truth).to_dict()
-                print(title, {k: round(v, 2) for k, v in found["auc"].items()})
-    for pool in others.values():
-        pool.shutdown()
+                print(who, {k: round(v, 2) for k, v in found["auc"].items()})
 
 
 if __name__ == "__main__":
@@ -142,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("-o", dest="settings", action="append", default=[])
     parser.add_argument("--until", choices=STAGES, default="map")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm", action="store_true")
     chosen = parser.parse_args()
     until = STAGES.index(chosen.until) + 1
-    main(chosen.images, chosen.truth, chosen.settings, STAGES[:until], chosen.rounds)
+    main(chosen.images, chosen.truth, chosen.settings, STAGES[:until], chosen.rounds, chosen.warm)

@@ -160,7 +160,6 @@ if __name__ == "__main__":
     of_scene.add_argument("--weights", default="matchnet-open")
     of_scene.add_argument("--keypoints", type=int, default=1000)
     of_scene.add_argument("--max-angle", type=float, default=60.0, metavar="DEGREES")
-    of_scene.add_argument("--max-angle", type=float, default=60.0)
     given = parser.parse_args()
     if given.command == "time":
         times(given.keypoints, given.candidates, given.bottleneck)
