@@ -264,7 +264,7 @@ _OWN = (
     _own(
         "matchnet-open",
         2_062_140,
-        "7e88f7e82979a3a4a8626986dbf8de1408d17a36e2bbfd9a811de6e595fac858",
+        "ea8f86c4cb1537c2d3f23034fee9a0c4bc8495b67c2be5688f063b5b487d33e9",
         "Han, Leung, Jia, Sukthankar, Berg: MatchNet: Unifying Feature and Metric Learning for "
         "Patch-Based Matching, CVPR 2015",
     ),

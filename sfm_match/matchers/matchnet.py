@@ -62,7 +62,7 @@ class Config:
     num_candidates: PositiveInt = 10
     candidate_size: NonNegativeInt = 256
     exhaustive: bool = False
-    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.97
     mutual: bool = True
 
 
