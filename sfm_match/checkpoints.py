@@ -257,7 +257,7 @@ _OWN = (
     _own(
         "coarse-16-fine",
         396_056,
-        "74c8f4bf87b771d6241ee626d89dffcab0e966aaf39213bd1073e5ce86fcd8e4",
+        "aa41d77211da68a0dfabb9a95d07ea6916d0116ad5beaea796e8180959d6fa06",
         "Kolodiazhnyi: Local Feature Matching with Transformers for low-end devices, "
         "arXiv:2202.00770, 2022; its coarse network, with a fine stage of ours",
     ),
