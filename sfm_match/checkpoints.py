@@ -250,7 +250,7 @@ _OWN = (
     _own(
         "generative-graph-open",
         126_782,
-        "78733148130f5dece58d84625ecd581f1cbff5884c0fdb013da9388252f19555",
+        "0dd4018fb40ea0fe707e92d6531e9858d44b442036349fc450f3bc3cbf9e2954",
         "this package; the decoder after Carion, Massa, Synnaeve, Usunier, Kirillov, Zagoruyko: "
         "End-to-End Object Detection with Transformers, ECCV 2020",
     ),

@@ -2,8 +2,8 @@
 
 Self-supervised: see `sfm_match.models.generative_graph`; `sfm-match train generative-graph`.
 Its weights belong to one kind of features. A pair of 1,500 keypoints a side takes 0.25 s of a CPU;
-time and memory grow with the square of their number. Untrained it finds the mutual nearest
-neighbours; what it learns are corrections of them, by what neighbouring matches say.
+time and memory grow with the square of their number. Untrained, its most similar pairs are the
+mutual nearest neighbours; what it learns are corrections, by what neighbouring matches say.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sfm_match.models.generative_graph_solvers import (
 from sfm_match.spec import ConfigError, Spec
 from sfm_match.types import Features, Matcher, Matches, View
 
-VERSION = 2
+VERSION = 3
 NEEDS = frozenset({"features"})
 CONCURRENT = True
 LICENCE = "Apache-2.0; the weights have their own"
@@ -56,11 +56,12 @@ class Config:
     Attributes:
         weights: the path of a file of weights, safetensors or torch.save's, trained on the
             features that are matched; empty for generative-graph-open, which is for `sift`.
-        solver: `mutual` keeps the pairs that are most similar for both sides and more similar than
-            each to all queries together: untrained, the mutual nearest neighbours; `sinkhorn`
-            keeps those that are so in its plan; `hungarian` takes the best match as a whole, with
-            the negative similarity as costs: what a network trained with the `black_box` solver is
-            made for.
+        solver: `sinkhorn` keeps the pairs that are most probable for both sides in its plan, and
+            more probable than each being unmatched: what the training teaches; `hungarian` takes
+            the best match as a whole, with the negative similarity as costs: more matches, more
+            of them wrong, and what the `black_box` solver trains; `mutual` keeps the pairs that
+            are most similar for both sides and more similar than each to all queries together:
+            what a network is made for of which only the consensus was trained.
         min_score: the probability that a match has to exceed.
         iterations: of Sinkhorn, as in training; it scores the matches of `hungarian` too.
         self_query_mask: forbid that a query matches its twin in the other graph, as in training.
@@ -71,7 +72,7 @@ class Config:
     """
 
     weights: str = ""
-    solver: Literal["mutual", "sinkhorn", "hungarian"] = "mutual"
+    solver: Literal["sinkhorn", "hungarian", "mutual"] = "sinkhorn"
     min_score: Annotated[float, Field(ge=0, lt=1)] = 0.1
     iterations: PositiveInt = 10
     self_query_mask: bool = True

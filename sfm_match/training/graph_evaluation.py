@@ -48,7 +48,8 @@ def evaluate(
     for batch in batches:
         completed = network(batch.graph0, batch.graph1)
         plan = plan_of(completed, config)
-        found = mutual_partners(completed.similarity)
+        # The plan is what is trained, if not the consensus alone; their thresholds differ.
+        found = mutual_partners(plan if config.together else completed.similarity)
         nearest = _mutual_best(batch.graph0.descriptors @ batch.graph1.descriptors.mT)
         loss = negative_log_likelihood(plan, batch.truth)
         rows.append([loss, *_counts(found, batch.truth), *_counts(nearest, batch.truth)])

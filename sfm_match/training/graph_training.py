@@ -50,8 +50,9 @@ class TrainingConfig:
         batch: pairs in a step.
         learning_rate: of AdamW.
         scalar_rate: times that for the network's single numbers.
-        together: share of the steps, the last ones, that train the whole network; those before
-            train the consensus alone.
+        together: share of the steps, the last ones, that train the whole network, as its matcher's
+            solver `sinkhorn` uses it; those before train the consensus alone, and where there are
+            no others, `mutual` is its solver.
         weight_decay: of AdamW.
         clip: the largest length of a gradient.
         edges: of the graphs.
@@ -74,7 +75,7 @@ class TrainingConfig:
     batch: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-3
     scalar_rate: PositiveFloat = 1.0
-    together: Annotated[float, Field(ge=0, le=1)] = 0.1
+    together: Annotated[float, Field(ge=0, le=1)] = 0.7
     weight_decay: NonNegativeFloat = 1e-4
     clip: PositiveFloat = 1.0
     edges: EdgeKind = "delaunay"

@@ -17,6 +17,7 @@ from sfm_match.training.graph_training import (
     TrainingConfig,
     loss_terms,
     make_batch,
+    num_alone,
     rate_of,
 )
 from sfm_match.training.optimization import Step, learning_rate
@@ -88,11 +89,15 @@ def test_a_short_training_gets_better_on_unseen_pairs(options: dict[str, Any]) -
 
 
 @pytest.mark.slow
-def test_a_longer_training_beats_nearest_neighbours_on_unseen_pairs() -> None:
-    config = TrainingConfig(steps=300, together=0, scalar_rate=10, warm_up=20, learning_rate=3e-3)
+@pytest.mark.parametrize("together", [0.0, 0.6])
+def test_a_longer_training_beats_nearest_neighbours_on_unseen_pairs(together: float) -> None:
+    config = TrainingConfig(
+        steps=300, together=together, scalar_rate=10, warm_up=20, learning_rate=3e-3
+    )
     trainer = Trainer(network(), config)
     steps = train(trainer, batches(config, seed=0, num_pairs=2))
-    assert mean_loss([s.loss for s in steps[-50:]]) < 0.6 * mean_loss([s.loss for s in steps[:50]])
+    last = steps[: num_alone(config)] if together == 0 else steps[num_alone(config) :]
+    assert mean_loss([s.loss for s in last[-50:]]) < 0.6 * mean_loss([s.loss for s in last[:50]])
     after = evaluate(trainer.network, unseen(config, 12), config)
     assert after.precision > after.nearest_precision + 0.1
     assert after.recall > after.nearest_recall + 0.05
@@ -142,7 +147,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_evaluation_counts_against_the_truth() -> None:
-    config = TrainingConfig()
+    config = TrainingConfig(together=0)
     rng = np.random.default_rng(0)
     whole = features(70, dim=DIM)
     pair = strongest_pair(dropped_pair(rng, whole, 0.3, jitter=0.0, noise=0.0), NUM, NUM)
