@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sfm_match.models.generative_graph import GenerativeGraph, NetworkConfig
+from sfm_match.models.generative_graph_losses import UNMATCHED
 from sfm_match.training.graph_evaluation import evaluate
 from sfm_match.training.graph_pairs import dropped_pair, strongest_pair
 from sfm_match.training.graph_training import (
@@ -157,3 +158,24 @@ def test_evaluation_counts_against_the_truth() -> None:
     # Untrained it is mutual nearest neighbours.
     assert (found.recall, found.precision) == (found.nearest_recall, found.nearest_precision)
     assert net.training
+
+
+def test_false_positives_are_counted_among_mutual_nearest_neighbours() -> None:
+    config = TrainingConfig(together=0)
+    whole = features(250, dim=DIM)
+    made = dropped_pair(np.random.default_rng(0), whole, 0.4, jitter=0.0, noise=0.9)
+    pair = strongest_pair(made, 120, 120)
+    batch = make_batch([pair], config)
+    found = evaluate(network(), [batch], config)
+    cosines = (batch.graph0.descriptors @ batch.graph1.descriptors.mT)[0].numpy()
+    right: list[float] = []
+    wrong: list[float] = []
+    for row, column in enumerate(cosines.argmax(axis=1)):
+        if cosines[:, column].argmax() == row and pair.partners0[row] >= UNMATCHED:
+            side = right if pair.partners0[row] == column else wrong
+            side.append(cosines[row, column])
+    least = sorted(right, reverse=True)[int(np.ceil(0.95 * len(right))) - 1]
+    passed = [cosine >= least for cosine in wrong]
+    assert 0 < sum(passed) < len(passed)
+    assert found.nearest_fpr95 == np.mean(passed)
+    assert 0 <= found.fpr95 <= 1

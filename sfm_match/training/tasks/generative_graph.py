@@ -178,6 +178,8 @@ def _figures(
             f"{kind}_precision": found.precision,
             f"{kind}_nearest_recall": found.nearest_recall,
             f"{kind}_nearest_precision": found.nearest_precision,
+            f"{kind}_fpr95": found.fpr95,
+            f"{kind}_nearest_fpr95": found.nearest_fpr95,
             f"{kind}_loss": found.loss,
         }
     return figures
