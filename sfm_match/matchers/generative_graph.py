@@ -195,7 +195,7 @@ def resolve(config: Config, inputs: tuple[Spec, ...]) -> Config:
     return replace(config, weights=_WEIGHTS[inputs[0].name])
 
 
-_WEIGHTS = {"sift": "generative-graph-open"}
+_WEIGHTS = dict.fromkeys(("colmap_sift", "sift"), "generative-graph-open")
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Matcher[Encoded, Matches]:

@@ -32,6 +32,7 @@ LIBRARIES = ("kornia",)
 # Those of SIFT were trained on RootSIFT descriptors, those of ALIKED on aliked-n16's.
 _WEIGHTS = {
     "aliked": "lightglue-aliked",
+    "colmap_sift": "lightglue-sift",
     "disk": "lightglue-disk",
     "sift": "lightglue-sift",
 }

@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -107,10 +108,9 @@ def run_component(
 
 
 def _use_one_core() -> None:
-    """Keep torch from using several threads for one operation of this thread."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Keep torch, where it is used, from taking several threads for an operation of this one."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _run_in_processes(

@@ -5,11 +5,10 @@
 Both do the same work on the same images with the same cameras, stage by stage in turn, another one
 first in every round; the figures are the smallest and the median of the rounds. Each side has a
 process of its own that has imported what it needs, a new one in every round, as for a folder of
-photographs; with `--warm` the same one in all rounds, where the memory of the last round is at hand
-(but not that of our worker processes, which end with their stage). pycolmap runs as in a script
-that imports nothing else, and once more in a process that keeps freed memory as our command line
-does. Its matcher is approximate by default; its exact one takes minutes for a dozen images, so it
-is timed on three images only.
+photographs; with `--warm` the same one in all rounds, where the memory of the last round is at
+hand. pycolmap runs as in a script that imports nothing else, and once more in a process that keeps
+freed memory as our command line does. Its matcher is approximate by default; its exact one takes
+minutes for a dozen images, so it is timed on three images only.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from collections import Counter
 from sfm_match.spec import Spec
 from sfm_match.stages.executor import run_component
 
-SIFT = Spec.parse("extractors", "sift", {})
+SIFT = Spec.parse("extractors", "colmap_sift", {})
 
 
 def sleep(component: object, microseconds: int) -> int:

@@ -1,5 +1,8 @@
+"""SIFT, ours and COLMAP's: the same facts hold for both, and both find the same."""
+
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +11,22 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from sfm_match.extractors import sift
 from sfm_match.io.images import read_image
+from sfm_match.spec import ConfigError, Spec
 from sfm_match.types import ArrayF32, ArrayF64, Features, Image
 from tests.pictures import blob_picture, noise_picture
 
+Extract = partial[Features]
 
-def extract(image: Image, **options: Any) -> Features:
-    return sift.build(sift.Config(**options), "cpu", ())(image)
+
+def extract_with(name: str, image: Image, **options: Any) -> Features:
+    found: Features = Spec.parse("extractors", name, options).build()(image)
+    return found
+
+
+@pytest.fixture(params=["sift", "colmap_sift"])
+def extract(request: pytest.FixtureRequest) -> Extract:
+    return partial(extract_with, request.param)
 
 
 def differences(angles0: ArrayF32, angles1: ArrayF32) -> ArrayF64:
@@ -38,7 +49,7 @@ def same_places(
     return list(rows0), list(rows1)
 
 
-def test_a_quarter_turn_adds_a_right_angle_to_orientations() -> None:
+def test_a_quarter_turn_adds_a_right_angle_to_orientations(extract: Extract) -> None:
     image = noise_picture()
     height = image.shape[0]
     upright = extract(image)
@@ -55,14 +66,14 @@ def test_a_quarter_turn_adds_a_right_angle_to_orientations() -> None:
     assert np.mean(np.abs(change + 90) < 30) < 0.1
 
 
-def test_a_blob_is_found_at_the_centre_of_its_pixel() -> None:
+def test_a_blob_is_found_at_the_centre_of_its_pixel(extract: Extract) -> None:
     for x, y in ((70, 45), (31, 88)):
         found = extract(blob_picture(x, y))
         distances = np.linalg.norm(found.keypoints - [x + 0.5, y + 0.5], axis=1)
         assert distances.min() < 0.1
 
 
-def test_scales_grow_with_the_picture() -> None:
+def test_scales_grow_with_the_picture(extract: Extract) -> None:
     image = noise_picture()
     large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     features, zoomed = extract(image), extract(np.asarray(large, np.uint8))
@@ -74,7 +85,7 @@ def test_scales_grow_with_the_picture() -> None:
     assert np.median(ratios) == pytest.approx(2, abs=0.1)
 
 
-def test_the_scale_of_a_blob_is_its_size() -> None:
+def test_the_scale_of_a_blob_is_its_size(extract: Extract) -> None:
     # A blob of standard deviation s is an extremum at scale s; half of 0.5 px^2 is assumed there.
     for sigma in (2.0, 3.0, 4.0):
         found = extract(blob_picture(70, 45, sigma=sigma))
@@ -84,7 +95,7 @@ def test_the_scale_of_a_blob_is_its_size() -> None:
         assert found.scales[near] == pytest.approx(sigma, rel=0.15)
 
 
-def test_upright_features_have_no_orientation() -> None:
+def test_upright_features_have_no_orientation(extract: Extract) -> None:
     found = extract(noise_picture(), upright=True)
     assert len(found) > 100
     assert found.orientations is not None
@@ -92,7 +103,7 @@ def test_upright_features_have_no_orientation() -> None:
 
 
 @pytest.mark.parametrize("root", [True, False])
-def test_descriptors_are_bytes_over_512_of_norm_one(root: bool) -> None:
+def test_descriptors_are_bytes_over_512_of_norm_one(extract: Extract, root: bool) -> None:
     descriptors = extract(noise_picture(), root=root).descriptors
     assert descriptors.dtype == np.float16
     assert descriptors.shape[1] == 128
@@ -103,7 +114,7 @@ def test_descriptors_are_bytes_over_512_of_norm_one(root: bool) -> None:
     assert np.abs(norms - 1).max() < 0.005
 
 
-def test_root_descriptors_are_the_square_roots() -> None:
+def test_root_descriptors_are_the_square_roots(extract: Extract) -> None:
     root, plain = (extract(noise_picture(), root=on) for on in (True, False))
     np.testing.assert_array_equal(root.keypoints, plain.keypoints)
     assert np.abs(root.descriptors.astype(np.float32) - plain.descriptors).max() > 0.05
@@ -115,7 +126,7 @@ def test_root_descriptors_are_the_square_roots() -> None:
     assert np.quantile(errors[values > 0.05], 0.999) < 0.002
 
 
-def test_resize_gives_the_features_of_the_small_picture_in_the_large_one() -> None:
+def test_resize_gives_the_features_of_the_small_picture_in_the_large_one(extract: Extract) -> None:
     image = noise_picture(160, 200)
     small = extract(np.asarray(cv2.resize(image, (100, 80), interpolation=cv2.INTER_AREA)))
     resized = extract(image, resize=100)
@@ -131,7 +142,7 @@ def test_resize_gives_the_features_of_the_small_picture_in_the_large_one() -> No
         )
 
 
-def test_the_largest_features_are_kept() -> None:
+def test_the_largest_features_are_kept(extract: Extract) -> None:
     everything = extract(noise_picture())
     few = extract(noise_picture(), max_keypoints=100)
     assert 100 <= len(few) <= 250
@@ -141,6 +152,15 @@ def test_the_largest_features_are_kept() -> None:
     # Whole scale levels are kept, so that only the last ones are not the largest.
     largest, kept = (np.sort(scales)[::-1][:100] for scales in (everything.scales, few.scales))
     np.testing.assert_allclose(kept, largest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("most", [1, 20, 100, 400, 1000])
+def test_as_many_features_as_colmap(most: int) -> None:
+    image = noise_picture(300, 400)
+    ours, colmap = (
+        len(extract_with(name, image, max_keypoints=most)) for name in ("sift", "colmap_sift")
+    )
+    assert abs(ours - colmap) <= 1 + 0.01 * colmap
 
 
 @pytest.mark.parametrize(
@@ -154,9 +174,16 @@ def test_the_largest_features_are_kept() -> None:
     ],
     ids=str,
 )
-def test_every_option_has_an_effect(options: dict[str, Any], fewer: bool | None) -> None:
+def test_every_option_has_an_effect(
+    extract: Extract, options: dict[str, Any], fewer: bool | None
+) -> None:
     image = noise_picture(100, 120)
-    default, changed = extract(image), extract(image, **options)
+    default = extract(image)
+    if fewer is None and extract.args == ("sift",):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))}: no such option"):
+            extract(image, **options)
+        return
+    changed = extract(image, **options)
     assert len(changed) > 20
     if fewer:
         assert len(changed) < 0.9 * len(default)
@@ -167,7 +194,7 @@ def test_every_option_has_an_effect(options: dict[str, Any], fewer: bool | None)
 
 
 @pytest.mark.parametrize("size", [(15, 400), (16, 16), (17, 300), (300, 16), (2000, 20)])
-def test_narrow_pictures(size: tuple[int, int]) -> None:
+def test_narrow_pictures(extract: Extract, size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     found = extract(image)
     assert (len(found) == 0) == ((min(size) <= 16 and max(size) < 300) or min(size) < 16)
@@ -176,7 +203,7 @@ def test_narrow_pictures(size: tuple[int, int]) -> None:
         assert extract(image, resize=1000).image_size.tolist() == [20, 2000]
 
 
-def test_a_photograph(test_data: Path) -> None:
+def test_a_photograph(extract: Extract, test_data: Path) -> None:
     image = read_image(test_data / "fountain-P11" / "images" / "0003.jpg").pixels
     found = extract(image, resize=512)
     assert len(found) > 1500
@@ -184,3 +211,45 @@ def test_a_photograph(test_data: Path) -> None:
     assert found.scales is not None
     assert found.scales.min() > 1
     assert (found.keypoints.max(axis=0) > [950, 600]).all()
+
+
+def assert_same(ours: Features, colmap: Features) -> None:
+    """Check that nearly each feature is one of the others, in place, size, angle and descriptor."""
+    assert ours.scales is not None
+    assert ours.orientations is not None
+    assert colmap.scales is not None
+    assert colmap.orientations is not None
+    distances, near = map(np.asarray, cKDTree(colmap.keypoints).query(ours.keypoints, k=4))
+    same_scale = np.abs(np.log(colmap.scales[near] / ours.scales[:, None])) < 0.01
+    angles = np.abs(differences(colmap.orientations[near], ours.orientations[:, None]))
+    same = (distances < 0.05) & same_scale & (angles < np.deg2rad(2))
+    assert same.any(axis=1).mean() > 0.98
+    rows = near[np.arange(len(near)), same.argmax(axis=1)][same.any(axis=1)]
+    likeness = (
+        ours.descriptors[same.any(axis=1)].astype(np.float32) * colmap.descriptors[rows]
+    ).sum(axis=1)
+    assert np.median(likeness) > 0.998
+    assert np.quantile(likeness, 0.02) > 0.99
+    back, _ = cKDTree(ours.keypoints).query(colmap.keypoints)
+    assert (np.asarray(back) < 0.05).mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"root": False}, {"first_octave": 0}, {"upright": True}, {"edge_threshold": 5.0}],
+    ids=str,
+)
+def test_the_features_are_those_of_colmap(options: dict[str, Any]) -> None:
+    image = noise_picture(300, 400)
+    assert_same(*(extract_with(name, image, **options) for name in ("sift", "colmap_sift")))
+
+
+def test_the_features_of_photographs_are_those_of_colmap(test_data: Path) -> None:
+    for path in (
+        test_data / "fountain-P11" / "images" / "0000.jpg",
+        test_data / "rotations" / "mascotte90.jpg",
+    ):
+        image = read_image(path).pixels
+        assert_same(
+            *(extract_with(name, image, max_keypoints=20000) for name in ("sift", "colmap_sift"))
+        )

@@ -223,7 +223,8 @@ def test_weights_that_are_named_are_taken(tmp_path: Path) -> None:
 def test_an_extractor_without_published_weights_is_named() -> None:
     other = Spec("extractors", "r2d2", 1, {})
     message = (
-        "no published weights for the features of 'r2d2', only for those of aliked, disk, sift"
+        "no published weights for the features of 'r2d2', only for those of aliked, colmap_sift, "
+        "disk, sift"
     )
     with pytest.raises(ConfigError, match=message):
         Spec.parse("matchers", "lightglue", inputs=(other,))

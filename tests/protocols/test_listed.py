@@ -118,7 +118,7 @@ def test_scannet_s_frames_and_cameras(scannet: Path) -> None:
 
 def test_scannet_s_poses(scannet: Path) -> None:
     result = run("scannet-1500", scannet, scannet / "out", protocol="superglue")
-    assert max(row["error"] for row in result["runs"][0]["pairs"]) < 4
+    assert max(row["error"] for row in result["runs"][0]["pairs"]) < 5
     assert result["runs"][0]["threshold"] == 1
 
 

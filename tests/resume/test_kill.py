@@ -131,17 +131,18 @@ def test_the_log_of_a_killed_reader_of_the_database_is_not_applied_to_a_new_one(
 
 def test_a_worker_that_is_killed_is_told_in_one_line_and_the_rest_kept(tmp_path: Path) -> None:
     images, out = make_images(tmp_path, [f"{i:02}.jpg" for i in range(12)]), tmp_path / "out"
-    process = start("extract", images, out, "--threads", "2", "-q")
+    recipe = ("--features", "colmap_sift", "-q")
+    process = start("extract", images, out, *recipe, "--threads", "2")
     wait_for_stage(process, out, "extract", 0)
     worker = wait_for_worker(process.pid)
     worker.kill()
     outcome = finish(process)
     assert outcome.code == 1
-    assert outcome.stderr.startswith("error: a process that runs sift was killed, ")
+    assert outcome.stderr.startswith("error: a process that runs colmap_sift was killed, ")
     assert len(outcome.stderr.splitlines()) == 1
     assert wait_for_end(process.pid, 60) == []
     read_everything(out)
-    assert call("extract", images, out, "--threads", "1", "-q").code == 0
+    assert call("extract", images, out, *recipe, "--threads", "1").code == 0
     assert len(read_everything(out)) == 12
 
 

@@ -25,7 +25,7 @@ from sfm_match.stages.executor import (
     run_in_threads,
 )
 
-SIFT = Spec.parse("extractors", "sift", {"max_keypoints": 20})
+SIFT = Spec.parse("extractors", "colmap_sift", {"max_keypoints": 20})
 
 
 def num_keypoints(extractor: Any, seed: int) -> int:
@@ -124,7 +124,7 @@ def test_an_exception_of_a_task_reaches_the_caller(workers: int) -> None:
 
 def test_a_worker_that_dies_is_an_error_and_no_hang() -> None:
     start = time.monotonic()
-    with pytest.raises(WorkerError, match="a process that runs sift was killed"):
+    with pytest.raises(WorkerError, match="a process that runs colmap_sift was killed"):
         list(run_component(die_in_a_worker, SIFT, [os.getpid()] * 8, workers=2))
     assert time.monotonic() - start < 120
 

@@ -14,7 +14,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from sfm_match.extractors import sift
+from sfm_match.extractors import colmap_sift
 from sfm_match.io.hloc import list_hloc_images, read_hloc_features, read_hloc_matches
 from sfm_match.io.images import read_image
 from sfm_match.io.store import Store
@@ -227,7 +227,7 @@ def test_sift_features_of_a_photograph(tmp_path: Path) -> None:
     assert DATA is not None
     image = read_image(Path(DATA) / "fountain-P11" / "images" / "0003.jpg", grey=True).pixels
     image = np.ascontiguousarray(image[100:500, 200:700])
-    found = sift.build(sift.Config(), "cpu", ())(image)
+    found = colmap_sift.build(colmap_sift.Config(), "cpu", ())(image)
     assert len(found) > 500
     run = Run(
         {"0003.jpg": digest("3")},
