@@ -1,21 +1,20 @@
 """SIFT (Lowe, IJCV 2004) as pycolmap computes it on the CPU, by default with RootSIFT descriptors.
 
 RootSIFT: Arandjelovic and Zisserman, "Three things everyone should know to improve object
-retrieval", CVPR 2012. COLMAP quantises descriptors to bytes of norm 512; they are kept as those
-bytes divided by 512, which float16 represents exactly.
+retrieval", CVPR 2012.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pycolmap
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 
+from sfm_match.extractors.sift import as_units
 from sfm_match.geometry.raster import shrink, to_grey
 from sfm_match.logs import quiet_colmap
 from sfm_match.spec import Spec
@@ -26,15 +25,13 @@ CONCURRENT = True
 LICENCE = "BSD-3-Clause"
 LIBRARIES = ("pycolmap",)
 
-_DESCRIPTOR_NORM = 512.0
-_DIVIDED = (np.arange(256) / _DESCRIPTOR_NORM).astype(np.float16)
 # VLFeat's pyramid needs some pixels to stand on; below that there is nothing to find.
 _MIN_SIDE = 16
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Config:
-    """Options of `sift`.
+    """Options of `colmap_sift`.
 
     Attributes:
         max_keypoints: the largest-scale features up to about this many (COLMAP keeps whole scale
@@ -85,17 +82,11 @@ def _features(matrix: ArrayF32, descriptors: npt.NDArray[np.uint8], size: ArrayI
     return Features(
         keypoints=np.ascontiguousarray(keypoints),
         scores=scales[:, 0].copy(),
-        descriptors=_divided(descriptors),
+        descriptors=as_units(descriptors),
         image_size=size,
         scales=scales[:, 0].copy(),
         orientations=orientations[:, 0].copy(),
     )
-
-
-def _divided(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-    if not len(descriptors):
-        return np.zeros(descriptors.shape, np.float16)
-    return cv2.LUT(descriptors, _DIVIDED.view(np.uint16)).view(np.float16)
 
 
 def build(config: Config, device: str, inputs: tuple[Spec, ...]) -> Extractor:

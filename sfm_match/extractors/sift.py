@@ -91,12 +91,13 @@ class _Sift:
         full_size = np.array(image.shape[1::-1], np.int32)
         grey = np.ascontiguousarray(to_grey(shrink(image, self.config.resize or None)))
         found = _detected(grey, self.config)
+        descriptors = _described(grey, found)
         scales = found.scales.astype(np.float32)
         # The score is the scale: larger features are found again more reliably; COLMAP ranks so.
         features = Features(
             keypoints=np.column_stack([found.x, found.y]).astype(np.float32) + np.float32(0.5),
             scores=scales.copy(),
-            descriptors=_normalised(_described(grey, found), self.config.root),
+            descriptors=as_units(_rooted(descriptors) if self.config.root else descriptors),
             image_size=np.array(grey.shape[::-1], np.int32),
             scales=scales,
             orientations=found.angles.astype(np.float32),
@@ -157,13 +158,17 @@ def _described(grey: Image, keypoints: _Keypoints) -> npt.NDArray[np.uint8]:
     return np.asarray(descriptors).astype(np.uint8)
 
 
-def _normalised(descriptors: npt.NDArray[np.uint8], root: bool) -> npt.NDArray[np.float16]:
+def _rooted(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the square roots of descriptors whose sum is 1, again of norm 512."""
+    sums = np.maximum(descriptors.sum(axis=1, dtype=np.float32, keepdims=True), 1)
+    roots = _DESCRIPTOR_NORM * np.sqrt(descriptors / sums)
+    return np.asarray(np.rint(roots).clip(0, 255), np.uint8)
+
+
+def as_units(descriptors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """Return descriptors (N, 128), bytes of norm 512, with norm 1."""
     if not len(descriptors):
         return np.zeros(descriptors.shape, np.float16)
-    if root:
-        sums = np.maximum(descriptors.sum(axis=1, dtype=np.float32, keepdims=True), 1)
-        roots = np.sqrt(descriptors / sums)
-        descriptors = np.rint(_DESCRIPTOR_NORM * roots).clip(0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(descriptors, _DIVIDED.view(np.uint16)).view(np.float16))
 
 
