@@ -6,8 +6,11 @@ constants of VLFeat, which COLMAP uses.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import cv2
 import numpy as np
+from scipy.ndimage import convolve1d
 
 from sfm_match.models.scale_space import ArrayI64, Extrema
 from sfm_match.types import ArrayF32, ArrayF64
@@ -15,9 +18,8 @@ from sfm_match.types import ArrayF32, ArrayF64
 _BINS = 36
 _WINDOW = 1.5  # standard deviation, in scales of the keypoint
 _CUT_OFF = 3  # of the window, in standard deviations
-# The mean of each bin and the two beside it, taken six times.
-_MEANS = sum(np.roll(np.eye(_BINS), step, axis=1) for step in (-1, 0, 1)) / 3
-_SMOOTHED = np.linalg.matrix_power(_MEANS, 6)
+# The mean of a bin and the two beside it, taken six times.
+_SMOOTHING = reduce(np.convolve, [np.full(3, 1 / 3)] * 6)
 _SECOND = 0.8  # least height of further peaks, of the highest one
 _SAMPLES_AT_ONCE = 400_000  # so that temporary arrays stay in the cache
 
@@ -74,7 +76,9 @@ def _histograms(lengths: ArrayF32, bins: ArrayF32, points: Extrema, radius: int)
     upper_weights = weights * share
     weights -= upper_weights
     below, above = (_sums(lower, part, len(points)) for part in (weights, upper_weights))
-    return np.asarray((np.roll(below, -1, axis=1) + above) @ _SMOOTHED)
+    histograms = np.roll(below, -1, axis=1) + above
+    # A product of matrices would be as short, but threads of BLAS spin for a while after each.
+    return np.asarray(convolve1d(histograms, _SMOOTHING, axis=1, mode="wrap"))
 
 
 def _sums(bins: ArrayI64, weights: ArrayF32, number: int) -> ArrayF64:

@@ -139,10 +139,12 @@ def _extreme_samples(levels: ArrayF32, contrast: float) -> ArrayI64:
             below, here, above = differences[i - 1 : i + 2]
             largest = cv2.dilate(cv2.max(cv2.max(below, above), here), square)
             smallest = cv2.erode(cv2.min(cv2.min(below, above), here), square)
-            maximum = cv2.compare(here, np.maximum(largest, high), cv2.CMP_GE)
-            minimum = cv2.compare(here, np.minimum(smallest, -high), cv2.CMP_LE)
-            y, x = np.nonzero(cv2.bitwise_or(maximum, minimum)[1:-1, 1:-1])
-            found.append(np.column_stack([np.full(len(x), i), y + top + 1, x + 1]))
+            maximum = cv2.compare(here, np.maximum(largest, high, out=largest), cv2.CMP_GE)
+            minimum = cv2.compare(here, np.minimum(smallest, -high, out=smallest), cv2.CMP_LE)
+            points = cv2.findNonZero(cv2.bitwise_or(maximum, minimum)[1:-1, 1:-1])
+            if points is not None:
+                x, y = points.reshape(-1, 2).astype(np.int64).T + 1
+                found.append(np.column_stack([np.full(len(x), i), y + top, x]))
     samples = np.concatenate(found)
     cubes = _cubes(levels, samples).reshape(-1, 27)
     alone = np.count_nonzero(cubes == cubes[:, 13:14], axis=1) == 1
