@@ -79,7 +79,7 @@ class _Keypoints:
     y: ArrayF64
     scales: ArrayF64
     angles: ArrayF64
-    octaves: ArrayI64
+    octaves: ArrayI64  # 0 where samples are pixels
     levels: ArrayI64
 
 
